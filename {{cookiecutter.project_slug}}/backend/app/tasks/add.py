@@ -1,0 +1,9 @@
+"""The shortest task there is."""
+
+from app.tasks.base import Run, task
+
+
+@task()
+def add(run: Run, x: float, y: float) -> float:  # noqa: ARG001
+    """Add two numbers."""
+    return x + y

@@ -1,0 +1,9 @@
+"""A task to practise on: what a failure looks like in the API and in Flower."""
+
+from app.tasks.base import Run, task
+
+
+@task()
+def fail(run: Run, reason: str = "this task always fails") -> None:  # noqa: ARG001
+    """Fail with a traceback."""
+    raise ValueError(reason)
