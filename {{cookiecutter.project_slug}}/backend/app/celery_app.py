@@ -13,7 +13,7 @@ QUEUE = "celery"
 celery_app = Celery("app", broker=settings().broker_url, backend=settings().celery_result_backend)
 
 celery_app.conf.update(
-    # The queue: replicated, durable, and with a topic exchange, which the broker's own delays (retries, countdowns) need.
+    # The queue: replicated, durable, with a topic exchange, which the broker's own delays (retries, countdowns) need.
     # Its limits and dead letters are a policy of the broker: see the definitions in docker-compose.yml.
     task_default_queue=QUEUE,
     task_default_queue_type="quorum",

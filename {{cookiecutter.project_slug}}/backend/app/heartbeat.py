@@ -1,4 +1,4 @@
-"""A worker's sign of life: a file that its event loop touches, so that a health check costs a look at the file's age."""
+"""A worker's sign of life: a file that its event loop touches, so that a health check looks at no more than its age."""
 
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,17 @@ class Heartbeat(bootsteps.StartStopStep):
         FILE.unlink(missing_ok=True)
 
     def start(self, worker: WorkController) -> None:
-        worker.timer.call_repeatedly(INTERVAL, self.touch)
+        """Begin to touch."""
+        timer: Any = worker.timer
+        timer.call_repeatedly(INTERVAL, self.touch)
 
     def touch(self) -> None:
+        """Say that the event loop turns, if the worker has begun to consume."""
         if FILE.exists():
             FILE.touch()
 
-    def stop(self, worker: WorkController) -> None:
+    def stop(self, worker: WorkController) -> None:  # noqa: ARG002 (the bootstep's interface)
+        """Leave no sign of life behind."""
         FILE.unlink(missing_ok=True)
 
 

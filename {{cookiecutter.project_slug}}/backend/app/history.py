@@ -67,7 +67,7 @@ class Publication(StrEnum):
 
 
 def _one_of(values: type[StrEnum]) -> Enum:
-    return Enum(values, native_enum=False, length=16, values_callable=lambda members: [str(member) for member in members])
+    return Enum(values, native_enum=False, length=16, values_callable=lambda members: [str(each) for each in members])
 
 
 metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
@@ -84,10 +84,10 @@ runs = Table(
     Column("traceback", Text),
     Column("progress", JSONB, comment='{"done": number, "total": number}'),
     Column("attempts", Integer, nullable=False, server_default="0", comment="how often it was started"),
-    Column("retries", Integer, nullable=False, server_default="0", comment="of the newest message that stands for it"),
+    Column("retries", Integer, nullable=False, server_default="0", comment="of the newest message for it"),
     Column("worker", String(255), comment="Celery's node name"),
     Column("to_publish", _one_of(Publication), comment="what the relay has yet to tell the broker"),
-    Column("publications", Integer, nullable=False, server_default="0", comment="how often the relay sent it"),
+    Column("publications", Integer, nullable=False, server_default="0", comment="how often it was sent"),
     Column("accepted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("published_at", DateTime(timezone=True)),
     Column("started_at", DateTime(timezone=True), comment="of the last attempt"),
@@ -191,9 +191,9 @@ def _nobody_works_on_it() -> ColumnElement[bool]:
 def bring_back(waited: timedelta, publications: int) -> Update:
     """Publish runs again that no message stands for and nobody works on; returns the id and the new state of each.
 
-    To be run while the queue is empty: then a run that has been waiting for `waited`, doubled with each publication, has
-    lost its message (the queue was purged, the message went to the dead letters). If a worker only keeps it prefetched,
-    the second message is refused as a duplicate. After so many `publications` the run ends as FAILURE.
+    To be run while the queue is empty: then a run that has been waiting for `waited`, doubled with each publication,
+    has lost its message (the queue was purged, the message went to the dead letters). If a worker only keeps it
+    prefetched, the second message is refused as a duplicate. After so many `publications` the run ends as FAILURE.
     """
     last_moved = func.greatest(runs.c.accepted_at, runs.c.published_at, runs.c.started_at, runs.c.next_try_at)
     too_often = runs.c.publications >= publications
@@ -234,10 +234,10 @@ def unlock_all() -> ColumnElement[None]:
 
 
 def claim(run_id: str, name: str, arguments: Mapping[str, Any], retries: int, worker: str) -> Insert:
-    """Start an attempt for a message that has seen `retries` retries; returns the number of the attempt, counted from 1.
+    """Start an attempt for a message that has seen `retries` retries; returns the attempt's number, counted from 1.
 
-    Returns nothing when the run has ended, or when the message is an older one than the newest that stands for the run.
-    A run that was not accepted by the API (beat, a shell, a chain) gets its row here.
+    Returns nothing when the run has ended, or when a newer message than this one stands for the run. A run that the API
+    did not accept (it came from beat, a shell or a chain) gets its row here.
     """
     attempt = {
         "state": State.STARTED,
@@ -270,7 +270,7 @@ def progress(run_id: str, attempt: int, done: float, total: float) -> Update:
     return _attempt(run_id, attempt).values(progress={"done": done, "total": total})
 
 
-def retry(run_id: str, attempt: int, retries: int, error: str, traceback: str, countdown: float) -> Update:
+def retry(run_id: str, attempt: int, *, retries: int, error: str, traceback: str, countdown: float) -> Update:
     """Record that an attempt failed and the message with `retries` will start the next in `countdown` seconds."""
     return _attempt(run_id, attempt).values(
         state=State.RETRY,
@@ -294,7 +294,7 @@ def fail(run_id: str, attempt: int, error: str, traceback: str | None) -> Update
 
 
 def end_from_outside(run_id: str, state: State, error: str | None = None) -> Update:
-    """End a run that cannot do it itself any more: its process was killed (a hard time limit, a revocation in Flower)."""
+    """End a run that cannot do it itself: its process was killed (a hard time limit, a revocation in Flower)."""
     return (
         update(runs)
         .where(runs.c.id == run_id, runs.c.state.in_(UNFINISHED))

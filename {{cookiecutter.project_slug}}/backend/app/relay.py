@@ -1,8 +1,8 @@
 """The relay: tells the broker what the API has accepted, and brings back what fell by the wayside.
 
 The API writes rows and never waits for the broker. A relay runs in each API process, takes the rows that wait to be
-published, and marks them once the broker has confirmed. Processes share the work by skipping each other's locked rows. A
-relay that dies between confirmation and mark publishes again, and the worker refuses the second message.
+published, and marks them once the broker has confirmed. Processes share the work by skipping each other's locked rows.
+A relay that dies between confirmation and mark publishes again, and the worker refuses the second message.
 """
 
 import asyncio
@@ -123,7 +123,7 @@ class Relay:
 
 
 def message(row: Row[Any]) -> aio_pika.Message:
-    """The message that Celery itself would send for a run, but for the address of a reply: nobody waits for one here."""
+    """The message that Celery itself would send for a run, but without an address for the reply: nobody waits here."""
     made = celery_app.amqp.create_task_message(row.id, row.name, kwargs=row.arguments, retries=row.retries)
     content_type, content_encoding, body = dumps(made.body, serializer="json")
     return aio_pika.Message(

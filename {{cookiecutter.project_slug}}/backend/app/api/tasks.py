@@ -79,7 +79,8 @@ class Cursor(BaseModel):
 
     def encode(self) -> str:
         """Text that goes into an address as it is."""
-        return base64.urlsafe_b64encode(json.dumps([self.accepted_at.isoformat(), self.id]).encode()).decode().rstrip("=")
+        place = json.dumps([self.accepted_at.isoformat(), self.id])
+        return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str) -> "Cursor":
@@ -98,7 +99,6 @@ class Cursor(BaseModel):
 
 Limit = Annotated[int, Query(ge=1, le=500, description="runs on a page")]
 CursorText = Annotated[str | None, Query(description="`next_cursor` of the page before")]
-Id = Annotated[str, Field(max_length=255)]
 
 
 @router.get("/", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
@@ -109,10 +109,11 @@ async def unfinished(limit: Limit = 100, cursor: CursorText = None) -> Page:
 
 @router.get("/history", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
 async def past(
+    *,
     state: Annotated[list[State] | None, Query(description="one state, or several")] = None,
     name: Annotated[str | None, Query(description="the task's name")] = None,
     worker: Annotated[str | None, Query(description="Celery's name of the worker")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="accepted at or after, for example 2026-01-31T12:00:00Z")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="accepted then or later: 2026-01-31T12:00:00Z")] = None,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page:
@@ -145,17 +146,18 @@ async def revoke(task_id: str, relay: Annotated[Relay, Depends(current_relay)]) 
 
 
 def _accepting(task: RecordedTask) -> Callable[..., Coroutine[Any, Any, Accepted | TaskRun]]:
-    wait = (float, Field(0, ge=0, le=LONGEST_WAIT, description="seconds to wait for the end of the run"))
-    query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=wait)
+    option = (float, Field(0, ge=0, le=LONGEST_WAIT, description="seconds to wait for the end of the run"))
+    query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=option)
 
     async def accept(
         response: Response, relay: Annotated[Relay, Depends(current_relay)], values: Annotated[query, Query()]
     ) -> Accepted | TaskRun:
         run_id = str(uuid4())
-        arguments = values.model_dump(mode="json", exclude={"wait"})
+        arguments = values.model_dump(mode="json")
+        wait = arguments.pop("wait")
         await _execute(history.accept(run_id, task.name, arguments))
         relay.wake()
-        run = await _ended(run_id, values.wait)
+        run = await _ended(run_id, wait)
         if run is not None:
             return run
         response.status_code = HTTPStatus.ACCEPTED

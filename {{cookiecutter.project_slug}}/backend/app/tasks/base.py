@@ -4,7 +4,7 @@
     def shout(run: Run, text: str) -> str:
         return text.upper()
 
-The name, the arguments and their validation come from the signature, and with them the API's `POST /tasks/shout?text=...`.
+The name, the arguments and their validation come from the signature, and with them the API's `POST /tasks/shout`.
 """
 
 import inspect
@@ -50,11 +50,12 @@ class RecordedTask(Task):  # type: ignore[type-arg]
         Celery takes what this returns or raises as the outcome, stores it in its result backend and acknowledges the
         message: so the end of the run is in the history before.
         """
-        run = Run(self.request.id, self.request.retries, self.send_event)
+        request = self.request
+        run = Run(request.id or "", request.retries, self.send_event)
         with structlog.contextvars.bound_contextvars(task=self.name, task_id=run.id):
             try:
                 named = self._by_name(args, kwargs)
-                with run.claimed(self.name, as_json(named), self.request.hostname):
+                with run.claimed(self.name, as_json(named), request.hostname or ""):
                     return self._attempt(run, named)
             except NotOursError as error:
                 return self._outcome_elsewhere(error)
@@ -137,7 +138,7 @@ def task[**P, R](
     Args:
         autoretry_for: the exceptions after which another attempt may succeed; any other ends the run as FAILURE.
         max_retries: how many attempts may follow the first.
-        retry_backoff: the most seconds before the second attempt; doubled before each that follows, then a random part of it.
+        retry_backoff: seconds before the second attempt, doubled before each that follows; a random part of it counts.
         retry_backoff_max: what that never exceeds, in seconds.
         soft_time_limit: seconds after which `celery.exceptions.SoftTimeLimitExceeded` is raised in the function.
         time_limit: seconds after which the process is killed.
@@ -148,19 +149,19 @@ def task[**P, R](
 
     def decorate(function: Callable[Concatenate[Run, P], R]) -> RecordedTask:
         name = function.__name__
-        made: RecordedTask = celery_app.task(
-            bind=True,
-            base=RecordedTask,
-            name=name,
-            function=staticmethod(function),
-            arguments=_model(name, function),
-            autoretry_for=autoretry_for,
-            max_retries=max_retries,
-            retry_backoff=retry_backoff,
-            retry_backoff_max=retry_backoff_max,
-            soft_time_limit=soft_time_limit,
-            time_limit=time_limit,
-        )(function)
+        options: dict[str, Any] = {
+            "name": name,
+            "function": staticmethod(function),
+            "arguments": _model(name, function),
+            "autoretry_for": autoretry_for,
+            "max_retries": max_retries,
+            "retry_backoff": retry_backoff,
+            "retry_backoff_max": retry_backoff_max,
+            "soft_time_limit": soft_time_limit,
+            "time_limit": time_limit,
+        }
+        make: Callable[..., RecordedTask] = celery_app.task(bind=True, base=RecordedTask, **options)
+        made = make(function)
         REGISTRY[name] = made
         return made
 

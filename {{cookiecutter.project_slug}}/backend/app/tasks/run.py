@@ -42,7 +42,7 @@ _until_postgresql_answers = retry(
 class Run:
     """One attempt at a run, which this process has claimed. Tasks get it as their first argument."""
 
-    def __init__(self, run_id: str, retries: int, send_event: Callable[..., None]) -> None:
+    def __init__(self, run_id: str, retries: int, send_event: Callable[..., object]) -> None:
         self.id = run_id
         self.retries = retries
         self.attempt = 0
@@ -68,8 +68,8 @@ class Run:
         """Hold the claim on the run for the length of a block, in which the attempt works.
 
         The claim is an advisory lock of this process's own session with PostgreSQL, which ends with the process however
-        that ends, and a row that says STARTED. So a STARTED run whose lock is free has lost its worker and may be claimed
-        again, and one whose lock is held is at work.
+        that ends, and a row that says STARTED. So a STARTED run whose lock is free has lost its worker and may be
+        claimed again, and one whose lock is held is at work.
 
         Raises:
             NotOursError: another message stands for the run, or it has ended.
@@ -95,7 +95,9 @@ class Run:
 
     def retry(self, error: str, traceback: str, countdown: float) -> None:
         """Note that a message with one more retry starts the next attempt in `countdown` seconds."""
-        statement = history.retry(self.id, self.attempt, self.retries + 1, error, traceback, countdown)
+        statement = history.retry(
+            self.id, self.attempt, retries=self.retries + 1, error=error, traceback=traceback, countdown=countdown
+        )
         self._change(State.RETRY, statement)
 
     @property
@@ -119,7 +121,8 @@ class Run:
         time.sleep(0.05)
 
     def _row(self) -> Row[Any] | None:
-        return self._execute(history.find(self.id)).one_or_none()
+        row: Row[Any] | None = self._execute(history.find(self.id)).one_or_none()
+        return row
 
     def _change(self, state: State, statement: Executable) -> None:
         if self._execute(statement).one_or_none() is not None:

@@ -1,0 +1,48 @@
+"""The history: a table with a row for each run of a task."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+
+revision: str = "0001"
+down_revision: str | None = None
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Create the table."""
+    op.create_table(
+        "task_runs",
+        sa.Column("id", sa.String(255), nullable=False, comment="Celery's task id"),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("arguments", JSONB, nullable=False, comment="argument by name"),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("result", JSONB),
+        sa.Column("error", sa.Text, comment="type and message of the last exception"),
+        sa.Column("traceback", sa.Text),
+        sa.Column("progress", JSONB, comment='{"done": number, "total": number}'),
+        sa.Column("attempts", sa.Integer, server_default="0", nullable=False, comment="how often it was started"),
+        sa.Column("retries", sa.Integer, server_default="0", nullable=False, comment="of the newest message for it"),
+        sa.Column("worker", sa.String(255), comment="Celery's node name"),
+        sa.Column("to_publish", sa.String(16), comment="what the relay has yet to tell the broker"),
+        sa.Column("publications", sa.Integer, server_default="0", nullable=False, comment="how often it was sent"),
+        sa.Column("accepted_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("published_at", sa.DateTime(timezone=True)),
+        sa.Column("started_at", sa.DateTime(timezone=True), comment="of the last attempt"),
+        sa.Column("next_try_at", sa.DateTime(timezone=True)),
+        sa.Column("ended_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("id", name="pk_task_runs"),
+    )
+    op.create_index("ix_task_runs_accepted_at_id", "task_runs", ["accepted_at", "id"])
+    op.create_index("ix_task_runs_state_accepted_at_id", "task_runs", ["state", "accepted_at", "id"])
+    op.create_index(
+        "ix_task_runs_to_publish", "task_runs", ["accepted_at"], postgresql_where=sa.text("to_publish IS NOT NULL")
+    )
+
+
+def downgrade() -> None:
+    """Drop the table, and every run in it."""
+    op.drop_table("task_runs")
