@@ -14,5 +14,7 @@ def quote(text: str) -> str:
 
 @simple_filter
 def markdown(text: str) -> str:
-    """Markdown that shows `text` as it was typed: what Markdown or HTML would read as markup is escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", text)
+    """Markdown of one paragraph or heading that shows `text`: what would be read as markup is escaped."""
+    escaped = re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", text.strip())
+    escaped = re.sub(r"^[-+=]", r"\\\g<0>", escaped)  # a list, a line, the underline of a heading
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", escaped)  # a numbered list

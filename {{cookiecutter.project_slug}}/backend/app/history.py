@@ -180,7 +180,8 @@ def published(run_ids: Sequence[str]) -> Update:
 
 def _nobody_works_on_it() -> ColumnElement[bool]:
     locks = table("pg_locks", column("locktype"), column("classid"), column("objid"), column("objsubid"))
-    key = cast(locks.c.classid, BigInteger).op("<<")(32).op("|")(cast(locks.c.objid, BigInteger))
+    high, low = cast(locks.c.classid, BigInteger), cast(locks.c.objid, BigInteger)
+    key = high.bitwise_lshift(literal(32, Integer)).bitwise_or(low)
     return ~exists(
         select(locks.c.locktype).where(
             locks.c.locktype == "advisory", locks.c.objsubid == 1, key == claim_key(runs.c.id)

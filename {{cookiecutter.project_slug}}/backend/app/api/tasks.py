@@ -22,7 +22,11 @@ from app.history import UNFINISHED, State
 from app.relay import Relay
 from app.tasks import REGISTRY, RecordedTask
 
-router = APIRouter(prefix="/tasks", tags=["tasks"])
+router = APIRouter(
+    prefix="/tasks",
+    tags=["tasks"],
+    responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+)
 
 LONGEST_WAIT = 60.0  # seconds
 
@@ -101,13 +105,13 @@ Limit = Annotated[int, Query(ge=1, le=500, description="runs on a page")]
 CursorText = Annotated[str | None, Query(description="`next_cursor` of the page before")]
 
 
-@router.get("/", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
+@router.get("/")
 async def unfinished(limit: Limit = 100, cursor: CursorText = None) -> Page:
     """List what is pending, started or in retry now."""
     return await _page(limit, cursor, states=UNFINISHED)
 
 
-@router.get("/history", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE))
+@router.get("/history")
 async def past(
     *,
     state: Annotated[list[State] | None, Query(description="one state, or several")] = None,
@@ -121,7 +125,7 @@ async def past(
     return await _page(limit, cursor, states=state or (), name=name, worker=worker, since=since)
 
 
-@router.get("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE))
+@router.get("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND))
 async def one(task_id: str) -> TaskRun:
     """Tell of one run."""
     run = await _find(task_id)
@@ -130,9 +134,7 @@ async def one(task_id: str) -> TaskRun:
     return run
 
 
-@router.delete(
-    "/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)
-)
+@router.delete("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
 async def revoke(task_id: str, relay: Annotated[Relay, Depends(current_relay)]) -> TaskRun:
     """Revoke a run: one that waits never starts, one that is at work is terminated."""
     revoked = (await _execute(history.revoke(task_id))) != []
@@ -178,7 +180,6 @@ for _task in REGISTRY.values():
         responses={
             HTTPStatus.OK: {"model": TaskRun, "description": "With `wait`, and it ended within that time"},
             HTTPStatus.ACCEPTED: {"model": Accepted, "description": "In the history, and sure to be done"},
-            **responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
         },
     )
 
