@@ -3,9 +3,11 @@
 import json
 import re
 import sys
+from pathlib import Path
 from typing import Callable, NamedTuple
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+QUESTIONS = json.loads((Path(ANSWERS["_repo_dir"]) / "cookiecutter.json").read_text(encoding="utf-8"))
 
 
 class Rule(NamedTuple):
@@ -28,9 +30,18 @@ RULES = [
     Rule("description", one_line, "one line with at least one character that shows"),
     Rule("author_name", one_line, "one line with at least one character that shows"),
 ]
+# cookiecutter checks choices itself, but not those of a replay
+RULES += [
+    Rule(answer, values.__contains__, f"one of {', '.join(values)}")
+    for answer, values in QUESTIONS.items()
+    if isinstance(values, list) and not answer.startswith("_")
+]
 
 refused = [rule for rule in RULES if not rule.holds(ANSWERS[rule.answer])]
 for rule in refused:
-    print(f"{rule.answer}: {json.dumps(ANSWERS[rule.answer], ensure_ascii=False)} is refused: {rule.text}", file=sys.stderr)
+    print(
+        f"{rule.answer}: {json.dumps(ANSWERS[rule.answer], ensure_ascii=False)} is refused: {rule.text}",
+        file=sys.stderr,
+    )
 if refused:
     sys.exit(1)

@@ -10,7 +10,7 @@ NOWHERE = {
     "POSTGRES_DB": "app",
     "RABBITMQ_DEFAULT_USER": "app",
     "RABBITMQ_DEFAULT_PASS": "secret",
-    "CELERY_RESULT_BACKEND": "rpc://",
+    "CELERY_RESULT_BACKEND": "cache+memory://",
 }
 
 if "CELERY_RESULT_BACKEND" not in os.environ:

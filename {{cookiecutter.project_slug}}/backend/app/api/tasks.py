@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
@@ -63,7 +63,7 @@ class TaskRun(BaseModel):
     ended_at: datetime | None
 
     @classmethod
-    def of(cls, row: Row[Any]) -> "TaskRun":
+    def of(cls, row: Row[Any]) -> Self:
         """The run that a row of the history records."""
         return cls(task_id=row.id, **{field: row._mapping[field] for field in cls.model_fields if field != "task_id"})
 
@@ -87,7 +87,7 @@ class Cursor(BaseModel):
         return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
     @classmethod
-    def decode(cls, text: str) -> "Cursor":
+    def decode(cls, text: str) -> Self:
         """Read back what `encode` wrote.
 
         Raises:

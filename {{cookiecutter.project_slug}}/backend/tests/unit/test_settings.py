@@ -11,7 +11,7 @@ def settings(**values: str) -> Settings:
         "postgres_db": "app",
         "rabbitmq_default_user": "app",
         "rabbitmq_default_pass": "secret",
-        "celery_result_backend": "rpc://",
+        "celery_result_backend": "cache+memory://",
     }
     return Settings.model_validate(given | values)
 

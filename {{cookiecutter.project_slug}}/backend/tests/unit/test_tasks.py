@@ -24,7 +24,7 @@ def call(name: str, run: Run, **arguments: Any) -> Any:
 
 
 def test_every_module_with_a_task_is_found() -> None:
-    assert set(REGISTRY) == {"add", "fail", "flaky", "slow"}
+    assert {"add", "fail", "flaky", "slow"} <= set(REGISTRY)
 
 
 def test_add() -> None:

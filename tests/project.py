@@ -1,0 +1,47 @@
+"""A rendered project, as the tests see it."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.variants import Variant
+
+
+@dataclass(frozen=True)
+class Project:
+    """A rendered project on disk. Those of `tests/render` are shared and not written to."""
+
+    path: Path
+    variant: Variant
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The text of every file by its path in the project, without what the hook wrote."""
+        paths = (path for path in sorted(self.path.rglob("*")) if path.is_file())
+        texts = {path.relative_to(self.path).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+        texts.pop(".env", None)
+        return texts
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables of .env."""
+        lines = (self.path / ".env").read_text(encoding="utf-8").splitlines()
+        return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    @cached_property
+    def compose(self) -> dict[str, Any]:
+        """docker-compose.yml as compose reads it, all profiles included."""
+        command = ["docker", "compose", "--profile", "*", "config", "--format", "json"]
+        return json.loads(self.run(*command).stdout)
+
+    def run(self, *command: str, folder: str = ".", **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command in a folder of the project; when it fails, its output is the error."""
+        given = {"capture_output": True, "text": True, "timeout": 600, "env": {**os.environ, **options.pop("env", {})}}
+        done = subprocess.run(command, cwd=self.path / folder, check=False, **{**given, **options})
+        if done.returncode:
+            raise AssertionError(f"{self.variant.id}: {' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        return done
