@@ -3,8 +3,9 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 QUESTIONS = json.loads((Path(ANSWERS["_repo_dir"]) / "cookiecutter.json").read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the stack tests their variants."""
-    if "stack" in metafunc.fixturenames:
+    if "deployed" in metafunc.fixturenames:
         every = product(STRUCTURE)
         only = metafunc.config.getoption("only")
         chosen = every if metafunc.config.getoption("all_stacks") else COVERING
@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             chosen = [variant for variant in every if variant.id == only]
             if not chosen:
                 raise pytest.UsageError(f"--only {only}: no such variant; there are {', '.join(v.id for v in every)}")
-        metafunc.parametrize("stack", chosen, ids=lambda variant: variant.id, indirect=True, scope="session")
+        metafunc.parametrize("deployed", chosen, ids=lambda variant: variant.id, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs containers where there is no engine, but not where a pipeline relies on the result."""
     missing = item.config.stash[MISSING]
-    if missing and "stack" in item.fixturenames:
+    if missing and "deployed" in item.fixturenames:
         if os.environ.get("CI") == "true":
             pytest.fail(missing, pytrace=False)
         pytest.skip(missing)

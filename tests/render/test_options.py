@@ -98,7 +98,5 @@ def test_pairs_of_options_do_not_disturb_each_other(projects):
 def decides(names, forms):
     """Whether the text of a file follows from these answers alone."""
     seen = {}
-    for variant, text in forms.items():
-        if seen.setdefault(tuple(variant[name] for name in names), text) != text:
-            return False
-    return True
+    keys = {variant: tuple(variant[name] for name in names) for variant in forms}
+    return all(seen.setdefault(keys[variant], text) == text for variant, text in forms.items())

@@ -1,10 +1,15 @@
 """Flower's configuration; what docker-compose.yml adds comes as FLOWER_... variables."""
 
+from celery import states
+
 from app import logs
 from app.settings import settings
 
 broker_api = settings().broker_api_url
 max_tasks = 20_000
 inspect_timeout = 2_000.0  # milliseconds
+
+# Progress is reported while a task is STARTED and ranks with it; unranked, it would hide that a task was REVOKED.
+states.PRECEDENCE_LOOKUP["PROGRESS"] = states.PRECEDENCE_LOOKUP[states.STARTED]
 
 logs.configure()

@@ -1,0 +1,110 @@
+"""A variant in containers: started once for all tests of it, taken down with its data after them."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.project import Project
+
+SLUG = "flowerpot-stack"
+OURS = ("backend", "worker", "flower")
+ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
+
+
+def wait_until(probe: Callable[[], Any], timeout: float, message: str) -> Any:
+    """What `probe` gives once that is true; the only place in these tests that sleeps."""
+    deadline = time.monotonic() + timeout
+    while not (seen := probe()):
+        assert time.monotonic() < deadline, f"waited {timeout} s for {message}, last seen: {seen!r}"
+        time.sleep(0.2)
+    return seen
+
+
+class Stack:
+    """The services of a variant, from outside."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.variant = project.variant
+        self.said_at_start = ""
+
+    def compose(self, *arguments: str, **env: str) -> str:
+        """Run docker compose in the project; returns what it printed."""
+        return self.project.run("docker", "compose", *arguments, env=env).stdout
+
+    def up(self, *options: str, **env: str) -> None:
+        """Start what does not run, and wait until all is healthy."""
+        self.compose("up", "--wait", "--wait-timeout", "120", *options, **env)
+
+    def down(self) -> None:
+        """Leave nothing behind."""
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+    @cached_property
+    def api(self) -> httpx2.Client:
+        """The API."""
+        return httpx2.Client(base_url="http://localhost:8060", timeout=70)
+
+    @cached_property
+    def flower(self) -> httpx2.Client:
+        """Flower, with the credentials that it asks for."""
+        env = self.project.env
+        auth = (env["FLOWER_USER"], env["FLOWER_PASSWORD"]) if "FLOWER_USER" in env else None
+        return httpx2.Client(base_url="http://localhost:5555", timeout=20, auth=auth)
+
+    @cached_property
+    def broker(self) -> httpx2.Client:
+        """RabbitMQ's management API."""
+        env = self.project.env
+        auth = (env["RABBITMQ_DEFAULT_USER"], env["RABBITMQ_DEFAULT_PASS"])
+        return httpx2.Client(base_url="http://localhost:15672/api", timeout=20, auth=auth)
+
+    def accept(self, task: str, **arguments: Any) -> str:
+        """Send a task by the API; returns the id of its run."""
+        answer = self.api.post(f"/tasks/{task}", params=arguments)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["task_id"]
+
+    def end_of(self, task_id: str, timeout: float = 30) -> dict[str, Any]:
+        """The run, once it has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            run = self.api.get(f"/tasks/{task_id}").json()
+            return run if run["state"] in ENDED else None
+
+        return wait_until(ended, timeout, f"{task_id} to end")
+
+    def in_flower(self, task_id: str, state: str, timeout: float = 20) -> dict[str, Any]:
+        """What Flower knows of a run, once it knows that state of it."""
+
+        def known() -> dict[str, Any] | None:
+            answer = self.flower.get(f"/api/task/info/{task_id}")
+            return answer.json() if answer.status_code == 200 and answer.json()["state"] == state else None
+
+        return wait_until(known, timeout, f"Flower to see {task_id} as {state}")
+
+
+@pytest.fixture(scope="session")
+def deployed(request, render) -> Iterator[Stack]:
+    """A variant whose images are built and whose services run."""
+    stack = Stack(render(request.param, project_slug=SLUG))
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(stack.down)
+        for client in (stack.api, stack.flower, stack.broker):
+            cleanup.callback(client.close)
+        stack.compose("--profile", "*", "build")
+        stack.up()
+        stack.said_at_start = stack.compose("logs", "--no-log-prefix", *OURS)
+        yield stack
+
+
+@pytest.fixture
+def stack(deployed) -> Stack:
+    """The variant, healthy again whatever the test before did."""
+    deployed.up()
+    return deployed
