@@ -1,9 +1,18 @@
-"""Jinja filters that put an answer, which is any text, safely into a file of another language."""
+"""Jinja filters: they put an answer, which is any text, safely into a file of another language."""
 
 import json
 import re
+from pathlib import Path
 
 from cookiecutter.utils import simple_filter
+
+QUESTIONS = json.loads((Path(__file__).resolve().parent / "cookiecutter.json").read_text(encoding="utf-8"))
+
+
+@simple_filter
+def choices(_answers: object) -> dict:
+    """The values of each question that is a choice from a list; the answers themselves hold only what was chosen."""
+    return {name: values for name, values in QUESTIONS.items() if isinstance(values, list) and name[0] != "_"}
 
 
 @simple_filter

@@ -3,12 +3,12 @@
 import json
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
-QUESTIONS = json.loads((Path(ANSWERS["_repo_dir"]) / "cookiecutter.json").read_text(encoding="utf-8"))
+CHOICES = json.loads(r"""{{ cookiecutter | choices | tojson }}""")
 
 
 class Rule(NamedTuple):
@@ -18,7 +18,8 @@ class Rule(NamedTuple):
 
 
 def one_line(text: str) -> bool:
-    return bool(text.strip()) and text.isprintable()
+    kinds = {unicodedata.category(character) for character in text}
+    return bool(kinds - {"Cf", "Zs"}) and not kinds & {"Cc", "Cs", "Zl", "Zp"}  # shows something; controls nothing
 
 
 RULES = [
@@ -31,12 +32,8 @@ RULES = [
     Rule("description", one_line, "one line with at least one character that shows"),
     Rule("author_name", one_line, "one line with at least one character that shows"),
 ]
-# cookiecutter checks choices itself, but not those of a replay
-RULES += [
-    Rule(answer, values.__contains__, f"one of {', '.join(values)}")
-    for answer, values in QUESTIONS.items()
-    if isinstance(values, list) and not answer.startswith("_")
-]
+# cookiecutter itself checks choices, but not those of a replay
+RULES += [Rule(name, values.__contains__, f"one of {', '.join(values)}") for name, values in CHOICES.items()]
 
 refused = [rule for rule in RULES if not rule.holds(ANSWERS[rule.answer])]
 for rule in refused:

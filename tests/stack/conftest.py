@@ -1,6 +1,7 @@
 """A variant in containers: started once for all tests of it, taken down with its data after them."""
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -41,6 +42,15 @@ class Stack:
         """Start what does not run, and wait until all is healthy."""
         self.compose("up", "--wait", "--wait-timeout", "120", *options, **env)
 
+    def health(self) -> dict[str, str]:
+        """The health of each service that runs."""
+        listed = map(json.loads, self.compose("ps", "--format", "json").splitlines())
+        return {service["Service"]: service["Health"] for service in listed}
+
+    def is_healthy(self) -> bool:
+        """Whether all that `docker compose up` starts runs and is healthy."""
+        return self.health() == dict.fromkeys(set(self.project.compose["services"]) - {"test"}, "healthy")
+
     def down(self) -> None:
         """Leave nothing behind."""
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
@@ -79,6 +89,15 @@ class Stack:
 
         return wait_until(ended, timeout, f"{task_id} to end")
 
+    def history(self, **filters: Any) -> list[dict[str, Any]]:
+        """Every run in the history that the filters let pass."""
+        runs: list[dict[str, Any]] = []
+        page: dict[str, Any] = {"next_cursor": ""}
+        while (cursor := page["next_cursor"]) is not None:
+            page = self.api.get("/tasks/history", params={"limit": 500, "cursor": cursor or None, **filters}).json()
+            runs += page["tasks"]
+        return runs
+
     def in_flower(self, task_id: str, state: str, timeout: float = 20) -> dict[str, Any]:
         """What Flower knows of a run, once it knows that state of it."""
 
@@ -106,5 +125,6 @@ def deployed(request, render) -> Iterator[Stack]:
 @pytest.fixture
 def stack(deployed) -> Stack:
     """The variant, healthy again whatever the test before did."""
-    deployed.up()
+    if not deployed.is_healthy():
+        deployed.up()
     return deployed
