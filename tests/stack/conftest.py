@@ -92,11 +92,12 @@ class Stack:
     def history(self, **filters: Any) -> list[dict[str, Any]]:
         """Every run in the history that the filters let pass."""
         runs: list[dict[str, Any]] = []
-        page: dict[str, Any] = {"next_cursor": ""}
-        while (cursor := page["next_cursor"]) is not None:
-            page = self.api.get("/tasks/history", params={"limit": 500, "cursor": cursor or None, **filters}).json()
+        while True:
+            page = self.api.get("/tasks/history", params={"limit": 500, **filters}).json()
             runs += page["tasks"]
-        return runs
+            if page["next_cursor"] is None:
+                return runs
+            filters["cursor"] = page["next_cursor"]
 
     def in_flower(self, task_id: str, state: str, timeout: float = 20) -> dict[str, Any]:
         """What Flower knows of a run, once it knows that state of it."""
