@@ -12,6 +12,7 @@ from tests.variants import COVERING, STRUCTURE, TEMPLATE, Variant, product
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the stack tests."""
+    parser.addoption("--write-report", action="store_true", help="write docs/reliability.md anew")
     parser.addoption("--all-stacks", action="store_true", help="start every combination of the structural answers")
     parser.addoption(
         "--only", metavar="ID", help="start the one variant with this id, such as redis-none-forgetful-py314"
@@ -23,12 +24,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "deployed" in metafunc.fixturenames:
         every = product(STRUCTURE)
         only = metafunc.config.getoption("only")
-        chosen = every if metafunc.config.getoption("all_stacks") else COVERING
+        faults = metafunc.module.__name__.startswith("tests.stack.faults.")
+        some = [Variant.of(result_backend="redis")] if faults else COVERING
+        chosen = every if metafunc.config.getoption("all_stacks") else some
         if only:
             chosen = [variant for variant in every if variant.id == only]
             if not chosen:
                 raise pytest.UsageError(f"--only {only}: no such variant; there are {', '.join(v.id for v in every)}")
-        metafunc.parametrize("deployed", chosen, ids=lambda variant: variant.id, indirect=True, scope="session")
+        tasks = "faults/effect.py" if faults else ""
+        params = [pytest.param((variant, tasks), id=variant.id) for variant in chosen]
+        metafunc.parametrize("deployed", params, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

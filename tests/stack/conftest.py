@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -112,7 +114,10 @@ class Stack:
 @pytest.fixture(scope="session")
 def deployed(request, render) -> Iterator[Stack]:
     """A variant whose images are built and whose services run."""
-    stack = Stack(render(request.param, project_slug=SLUG))
+    variant, tasks = request.param
+    stack = Stack(render(variant, project_slug=SLUG))
+    if tasks:  # of a suite that needs some of its own
+        shutil.copy(Path(__file__).parent / tasks, stack.project.path / "backend" / "app" / "tasks")
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(stack.down)
         for client in (stack.api, stack.flower, stack.broker):

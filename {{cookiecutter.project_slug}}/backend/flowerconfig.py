@@ -7,6 +7,8 @@ from app.settings import settings
 
 broker_api = settings().broker_api_url
 max_tasks = 20_000
+purge_offline_workers = 3_600  # seconds
+tasks_columns = "name,uuid,state,args,kwargs,result,received,started,runtime,worker"
 inspect_timeout = 2_000.0  # milliseconds
 
 # Progress is reported while a task is STARTED and ranks with it; unranked, it would hide that a task was REVOKED.

@@ -5,8 +5,8 @@ from typing import Any
 from celery import Celery, signals
 
 from app import database, logs
-from app.heartbeat import Heartbeat
 from app.settings import settings
+from app.worker import Heartbeat
 
 QUEUE = "celery"
 
@@ -26,7 +26,7 @@ celery_app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_cancel_long_running_tasks_on_connection_loss=True,
-    # Nothing is lost on the way to the broker, and nobody waits for ever for one that does not answer.
+    # Nothing is lost on the way to the broker, and a worker comes back to it however long it was away.
     broker_transport_options={"confirm_publish": True},
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
@@ -35,20 +35,21 @@ celery_app.conf.update(
     # Limits, in seconds; a task may set its own.
     task_soft_time_limit=570,
     task_time_limit=600,
-    # A worker takes at most 4 messages ahead for each of its processes.
-    worker_prefetch_multiplier=4,
+    # A worker takes no message ahead: what waits, waits in the queue, for whichever worker is free first.
+    worker_prefetch_multiplier=1,
     worker_max_memory_per_child=300_000,  # KiB
     worker_soft_shutdown_timeout=20,  # seconds; docker-compose.yml waits longer than that before it kills
     # Flower sees every task from the first, and may restart pools.
     worker_send_task_events=True,
     worker_pool_restarts=True,
-    # A result backend that is away for a while loses no result.
+    # A result backend that is away for a while loses no result; see on_worker_process_init.
     result_backend_always_retry=True,
-    result_backend_max_retries=40,
+    result_backend_max_retries=3,
     result_expires=86_400,  # seconds
     task_serializer="json",
     result_serializer="json",
     accept_content=["json"],
+    worker_consumer="app.worker:DeadLetterConsumer",
     worker_hijack_root_logger=False,
     timezone="UTC",
 )
@@ -65,5 +66,7 @@ def on_setup_logging(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def on_worker_process_init(**_: Any) -> None:
-    """Leave to the parent process the sessions that a fork copies."""
+    """Leave to the parent process the sessions that a fork copies, and be patient where the parent must not be."""
     database.engine().dispose(close=False)
+    backend: Any = celery_app.backend
+    backend.max_retries = 40

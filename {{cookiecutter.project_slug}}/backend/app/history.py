@@ -36,6 +36,7 @@ from sqlalchemy import (
     insert,
     literal,
     null,
+    or_,
     select,
     table,
     tuple_,
@@ -140,7 +141,7 @@ def page(
 
 
 def revoke(run_id: str) -> Update:
-    """End a run that has not ended as REVOKED; returns its id. Workers are told only of what was published."""
+    """End a run that has not ended as REVOKED; returns its row. Workers are told only of what was published."""
     never_published = runs.c.to_publish.is_not_distinct_from(Publication.RUN) & (runs.c.attempts == 0)
     return (
         update(runs)
@@ -151,7 +152,7 @@ def revoke(run_id: str) -> Update:
             next_try_at=null(),
             to_publish=case((never_published, null()), else_=Publication.REVOCATION.value),
         )
-        .returning(runs.c.id)
+        .returning(*runs.c)
     )
 
 
@@ -189,13 +190,21 @@ def _nobody_works_on_it() -> ColumnElement[bool]:
     )
 
 
-def bring_back(waited: timedelta, publications: int) -> Update:
+def bring_back(waited: timedelta, publications: int, longest: timedelta) -> Update:
     """Publish runs again that no message stands for and nobody works on; returns the id and the new state of each.
 
     To be run while the queue is empty: then a run that has been waiting for `waited`, doubled with each publication,
-    has lost its message (the queue was purged, the message went to the dead letters). If a worker only keeps it
-    prefetched, the second message is refused as a duplicate. After so many `publications` the run ends as FAILURE.
+    has lost its message (the queue was purged, the message went to the dead letters). If a worker has just taken it,
+    the second message is refused as a duplicate. After so many `publications` the run ends as FAILURE.
+
+    A restart of PostgreSQL ends all locks, and a task at work takes its own again with its next statement only. So what
+    was started before it is left alone until no attempt can be at work any more, which takes `longest`.
     """
+    lock_tells = or_(
+        runs.c.state != State.STARTED,
+        runs.c.started_at > func.pg_postmaster_start_time(),
+        runs.c.started_at < func.now() - longest,
+    )
     last_moved = func.greatest(runs.c.accepted_at, runs.c.published_at, runs.c.started_at, runs.c.next_try_at)
     too_often = runs.c.publications >= publications
     return (
@@ -204,6 +213,7 @@ def bring_back(waited: timedelta, publications: int) -> Update:
             runs.c.state.in_(UNFINISHED),
             runs.c.to_publish.is_(None),
             last_moved < func.now() - waited * func.power(2, func.least(runs.c.publications, publications) - 1),
+            lock_tells,
             _nobody_works_on_it(),
         )
         .values(

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 
 from app import logs
-from app.api import health, problems, tasks
+from app.api import health, origin, problems, tasks
 from app.database import async_engine
 from app.relay import Relay
 from app.settings import settings
@@ -36,6 +36,7 @@ def create_app() -> FastAPI:
     about = json.loads((BACKEND / "app" / "about.json").read_text(encoding="utf-8"))
     application = FastAPI(title=about["title"], description=about["description"], lifespan=lifespan)
     problems.install(application)
+    application.middleware("http")(origin.refuse_foreign_pages)
     application.include_router(tasks.router)
     application.include_router(health.router)
 
@@ -56,6 +57,7 @@ def main() -> None:
         host="0.0.0.0",  # noqa: S104 (a container's own; docker-compose.yml publishes it on 127.0.0.1)
         port=PORT,
         workers=settings().backend_processes,
+        timeout_graceful_shutdown=5,
         log_config=None,
         access_log=False,
     )

@@ -13,25 +13,27 @@ from typing import Any
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from kombu.serialization import dumps
 from sqlalchemy import Row
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import history
 from app.celery_app import QUEUE, celery_app
 from app.database import async_engine
 from app.history import Publication, State
 from app.settings import settings
+from app.tasks import REGISTRY
 
 logger = structlog.get_logger(__name__)
 
 BATCH = 100
-CONFIRM_TIMEOUT = 5.0  # seconds the broker may take to confirm a batch
+TIMEOUT = 5.0  # seconds the broker may take to answer, or to confirm a batch
 IDLE = 1.0  # seconds until the relay looks by itself; the API wakes its own at once
-RECONNECT = 1.0  # seconds between attempts to reach the broker or the database
+RECONNECT = 1.0  # seconds between attempts to reach the broker
 RECOVERY_INTERVAL = 10.0  # seconds between looks for lost messages
 LOST_AFTER = timedelta(seconds=30)  # doubled with each publication
-PUBLICATIONS = 8  # after that many the run is given up: about an hour
+PUBLICATIONS = 8  # after that many the run is given up: about two hours
 
 
 class Relay:
@@ -39,7 +41,7 @@ class Relay:
 
     def __init__(self) -> None:
         self._wake = asyncio.Event()
-        self._channel: AbstractChannel | None = None
+        self._connection: AbstractConnection | None = None
 
     def wake(self) -> None:
         """Say that there is something to publish."""
@@ -52,10 +54,11 @@ class Relay:
             ConnectionError: there is no connection to the broker.
             aio_pika.exceptions.AMQPError: the broker refuses.
         """
-        if self._channel is None or self._channel.is_closed:
+        if self._connection is None or self._connection.is_closed:
             message = "no connection to the broker"
             raise ConnectionError(message)
-        await self._channel.declare_queue(QUEUE, passive=True)
+        async with self._connection.channel() as channel:  # one of its own: a question that is given up closes it
+            await channel.declare_queue(QUEUE, passive=True)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -71,16 +74,17 @@ class Relay:
     async def _run(self) -> None:
         while True:
             try:
-                async with await aio_pika.connect(settings().broker_url, timeout=CONFIRM_TIMEOUT) as connection:
-                    channel = await connection.channel(publisher_confirms=True)
-                    exchange = await channel.get_exchange(QUEUE)
-                    self._channel = channel
+                async with connected() as connection:
+                    async with asyncio.timeout(TIMEOUT):
+                        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+                        exchange = await channel.get_exchange(QUEUE)
+                    self._connection = connection
                     logger.info("the relay is connected")
                     await self._serve(channel, exchange)
             except Exception as error:  # noqa: BLE001 (whatever it is, the rows wait and the relay tries again)
                 logger.warning("the relay tries again", error=f"{type(error).__name__}: {error}")
             finally:
-                self._channel = None
+                self._connection = None
             await asyncio.sleep(RECONNECT)
 
     async def _serve(self, channel: AbstractChannel, exchange: AbstractExchange) -> None:
@@ -88,11 +92,14 @@ class Relay:
         next_recovery = loop.time() + RECOVERY_INTERVAL
         while True:
             self._wake.clear()
-            while await self._publish_batch(exchange) == BATCH:
-                pass
-            if loop.time() >= next_recovery:
-                await self._recover(channel)
-                next_recovery = loop.time() + RECOVERY_INTERVAL
+            try:
+                while await self._publish_batch(exchange) == BATCH:
+                    pass
+                if loop.time() >= next_recovery:
+                    await self._recover(channel)
+                    next_recovery = loop.time() + RECOVERY_INTERVAL
+            except SQLAlchemyError as error:
+                logger.warning("the relay waits for PostgreSQL", error=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), IDLE)
 
@@ -102,7 +109,7 @@ class Relay:
             rows = (await connection.execute(history.to_publish(BATCH))).all()
             if not rows:
                 return 0
-            async with asyncio.timeout(CONFIRM_TIMEOUT):
+            async with asyncio.timeout(TIMEOUT):
                 started = [row for row in rows if row.to_publish is Publication.RUN]
                 await asyncio.gather(*(exchange.publish(message(row), QUEUE, mandatory=True) for row in started))
                 revoked = [row.id for row in rows if row.to_publish is Publication.REVOCATION]
@@ -112,14 +119,33 @@ class Relay:
         return len(rows)
 
     async def _recover(self, channel: AbstractChannel) -> None:
-        queue = await channel.declare_queue(QUEUE, passive=True)
+        async with asyncio.timeout(TIMEOUT):
+            queue = await channel.declare_queue(QUEUE, passive=True)
         if queue.declaration_result.message_count:
             return
         async with async_engine().begin() as connection:
-            found = (await connection.execute(history.bring_back(LOST_AFTER, PUBLICATIONS))).all()
+            found = (await connection.execute(history.bring_back(LOST_AFTER, PUBLICATIONS, longest_attempt()))).all()
         for row in found:
             outcome = "given up" if row.state is State.FAILURE else "published again"
-            logger.warning("a run had lost its message", task_id=row.id, outcome=outcome)
+            logger.warning("a run seems to have lost its message", task_id=row.id, outcome=outcome)
+
+
+@contextlib.asynccontextmanager
+async def connected() -> AsyncIterator[AbstractConnection]:
+    """A connection to the broker. A broker that does not answer holds up neither end of it."""
+    connection = await aio_pika.connect(settings().broker_url, timeout=TIMEOUT)
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await connection.close()
+
+
+def longest_attempt() -> timedelta:
+    """How long an attempt of any task may be at work."""
+    limits = (task.time_limit or celery_app.conf.task_time_limit for task in REGISTRY.values())
+    return timedelta(seconds=max(limits))
 
 
 def message(row: Row[Any]) -> aio_pika.Message:

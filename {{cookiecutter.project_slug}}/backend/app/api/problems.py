@@ -14,6 +14,9 @@ from starlette.exceptions import HTTPException
 
 logger = structlog.get_logger(__name__)
 
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError, TimeoutError)
+"""What tells that the database does not answer."""
+
 
 class Problem(BaseModel):
     """A problem document: `title` is the same for each problem of a kind, `detail` says what happened this time."""
@@ -66,6 +69,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(DataError, _unkeepable)
-    for error in (OperationalError, InterfaceError, PoolTimeoutError):
+    for error in UNAVAILABLE:
         app.add_exception_handler(error, _unavailable)
     app.add_exception_handler(Exception, _unexpected)

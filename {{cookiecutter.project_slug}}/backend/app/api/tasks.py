@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -16,7 +17,7 @@ from sqlalchemy import Executable, Row
 
 from app import history
 from app.api.dependencies import current_relay
-from app.api.problems import responses
+from app.api.problems import UNAVAILABLE, responses
 from app.database import async_engine
 from app.history import UNFINISHED, State
 from app.relay import Relay
@@ -29,6 +30,7 @@ router = APIRouter(
 )
 
 LONGEST_WAIT = 60.0  # seconds
+TIMEOUT = 10.0  # seconds the database may take to answer
 
 
 class Accepted(BaseModel):
@@ -137,14 +139,14 @@ async def one(task_id: str) -> TaskRun:
 @router.delete("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
 async def revoke(task_id: str, relay: Annotated[Relay, Depends(current_relay)]) -> TaskRun:
     """Revoke a run: one that waits never starts, one that is at work is terminated."""
-    revoked = (await _execute(history.revoke(task_id))) != []
+    revoked = await _execute(history.revoke(task_id))
+    if revoked:
+        relay.wake()
+        return TaskRun.of(revoked[0])
     run = await _find(task_id)
     if run is None:
         raise _unknown(task_id)
-    if not revoked:
-        raise HTTPException(HTTPStatus.CONFLICT, f"task {task_id} has ended as {run.state}")
-    relay.wake()
-    return run
+    raise HTTPException(HTTPStatus.CONFLICT, f"task {task_id} has ended as {run.state}")
 
 
 def _accepting(task: RecordedTask) -> Callable[..., Coroutine[Any, Any, Accepted | TaskRun]]:
@@ -189,7 +191,7 @@ def _unknown(task_id: str) -> HTTPException:
 
 
 async def _execute(statement: Executable) -> list[Row[Any]]:
-    async with async_engine().begin() as connection:
+    async with asyncio.timeout(TIMEOUT), async_engine().begin() as connection:
         result = await connection.execute(statement)
         return list(result) if result.returns_rows else []
 
@@ -210,14 +212,15 @@ async def _page(limit: int, cursor: str | None, **filters: Any) -> Page:
 
 
 async def _ended(run_id: str, wait: float) -> TaskRun | None:
-    """The run, if it ends within `wait` seconds."""
+    """The run, if it ends within `wait` seconds and the database says so; it is accepted in any case."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait
     pause = 0.02
     while (left := deadline - loop.time()) > 0:
         await asyncio.sleep(min(pause, left))
         pause = min(pause * 1.5, 0.5)
-        run = await _find(run_id)
-        if run is not None and run.state not in UNFINISHED:
-            return run
+        with contextlib.suppress(*UNAVAILABLE):
+            run = await _find(run_id)
+            if run is not None and run.state not in UNFINISHED:
+                return run
     return None

@@ -9,6 +9,7 @@ The name, the arguments and their validation come from the signature, and with t
 
 import inspect
 import json
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any, Concatenate, override
@@ -40,8 +41,8 @@ class RecordedTask(Task):  # type: ignore[type-arg]
     function: Callable[..., Any]
     arguments: type[BaseModel]
     autoretry_for: tuple[type[Exception], ...]
-    retry_backoff: float
-    retry_backoff_max: float
+    retry_backoff: int
+    retry_backoff_max: int
 
     @override
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -51,6 +52,9 @@ class RecordedTask(Task):  # type: ignore[type-arg]
         message: so the end of the run is in the history before.
         """
         request = self.request
+        if request.called_directly:
+            message = f"{self.name} is a task: send it, for example by {self.name}.delay(...)"
+            raise TypeError(message)
         run = Run(request.id or "", request.retries, self.send_event)
         with structlog.contextvars.bound_contextvars(task=self.name, task_id=run.id):
             try:
@@ -73,25 +77,27 @@ class RecordedTask(Task):  # type: ignore[type-arg]
         try:
             values = dict(self.arguments.model_validate(named))
             result = as_json(self.function(run, **values))
+            run.succeed(result)
         except NotOursError:
             raise
         except Exception as error:
-            reason = "".join(traceback.format_exception_only(error)).strip()
+            reason = as_text("".join(traceback.format_exception_only(error)).strip())
             if isinstance(error, self.autoretry_for) and run.retries < (self.max_retries or 0):
                 self._retry(run, error, reason)
-            run.fail(reason, traceback.format_exc())
+            run.fail(reason, as_text(traceback.format_exc()))
             raise
-        run.succeed(result)
         return result
 
     def _retry(self, run: Run, error: Exception, reason: str) -> None:
         """Send the message of the next attempt; always raises what tells Celery so."""
-        # whole seconds, as the broker's delays count
-        limit = get_exponential_backoff_interval(
-            factor=int(self.retry_backoff), retries=run.retries, maximum=int(self.retry_backoff_max), full_jitter=True
+        # at least a second: the broker's delays count whole ones
+        countdown = max(
+            1,
+            get_exponential_backoff_interval(
+                factor=self.retry_backoff, retries=run.retries, maximum=self.retry_backoff_max, full_jitter=True
+            ),
         )
-        countdown = max(1, limit)
-        run.retry(reason, traceback.format_exc(), countdown)
+        run.retry(reason, as_text(traceback.format_exc()), countdown)
         try:
             raise self.retry(exc=error, countdown=countdown)
         except Reject:
@@ -128,8 +134,8 @@ def task[**P, R](
     *,
     autoretry_for: tuple[type[Exception], ...] = TRANSIENT,
     max_retries: int = 3,
-    retry_backoff: float = 1,
-    retry_backoff_max: float = 600,
+    retry_backoff: int = 1,
+    retry_backoff_max: int = 600,
     soft_time_limit: float | None = None,
     time_limit: float | None = None,
 ) -> Callable[[Callable[Concatenate[Run, P], R]], RecordedTask]:
@@ -141,14 +147,17 @@ def task[**P, R](
         retry_backoff: seconds before the second attempt, doubled before each that follows; a random part of it counts.
         retry_backoff_max: what that never exceeds, in seconds.
         soft_time_limit: seconds after which `celery.exceptions.SoftTimeLimitExceeded` is raised in the function.
-        time_limit: seconds after which the process is killed.
+        time_limit: seconds after which the process is killed; given alone, it brings a soft limit of 95 % with it.
 
     Raises:
-        TypeError: an argument has no type, or a name that the API needs for itself.
+        TypeError: the name is taken, or an argument has no type, or a name that the API needs for itself.
     """
 
     def decorate(function: Callable[Concatenate[Run, P], R]) -> RecordedTask:
         name = function.__name__
+        if name in REGISTRY:
+            message = f"task {name}: there is a task of that name already"
+            raise TypeError(message)
         options: dict[str, Any] = {
             "name": name,
             "function": staticmethod(function),
@@ -157,7 +166,7 @@ def task[**P, R](
             "max_retries": max_retries,
             "retry_backoff": retry_backoff,
             "retry_backoff_max": retry_backoff_max,
-            "soft_time_limit": soft_time_limit,
+            "soft_time_limit": soft_time_limit or (time_limit and 0.95 * time_limit),
             "time_limit": time_limit,
         }
         make: Callable[..., RecordedTask] = celery_app.task(bind=True, base=RecordedTask, **options)
@@ -172,8 +181,10 @@ def _model(name: str, function: Callable[..., Any]) -> type[BaseModel]:
     _run, *parameters = inspect.signature(function, eval_str=True).parameters.values()
     fields: dict[str, Any] = {}
     for parameter in parameters:
-        if parameter.annotation is parameter.empty or parameter.name == "wait":
-            message = f"task {name}: the argument {parameter.name} needs a type, and a name other than wait"
+        by_name = parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
+        free = parameter.name != "wait" and not parameter.name.startswith("_")
+        if not (by_name and free) or parameter.annotation is parameter.empty:
+            message = f"task {name}: the argument {parameter.name} needs a type, and a name other than wait or _..."
             raise TypeError(message)
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (parameter.annotation, default)
@@ -185,22 +196,35 @@ def as_json(value: Any) -> Any:
 
     Raises:
         kombu.exceptions.EncodeError, TypeError: a part of it has no form in JSON.
-        ValueError: it holds a NaN, an infinity or a NUL character.
+        ValueError: it holds a NaN, an infinity, a NUL character or half a character.
     """
-    text = kombu_json.dumps(value, allow_nan=False)
+    text = kombu_json.dumps(value, allow_nan=False, ensure_ascii=False)
+    text.encode()
     if "\\u0000" in text:
         message = "PostgreSQL cannot keep a NUL character in JSON"
         raise ValueError(message)
     return json.loads(text)
 
 
+def as_text(text: str) -> str:
+    """What of `text` PostgreSQL can keep: NUL characters and halves of characters are written out."""
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()
+
+
 def end_from_outside(run_id: str, state: State, error: str | None = None) -> None:
-    """Note the end of a run whose process cannot do it itself; the relay finds what PostgreSQL's absence hides here."""
-    try:
-        with database.engine().connect() as connection:
-            connection.execute(history.end_from_outside(run_id, state, error))
-    except SQLAlchemyError:
-        logger.exception("the end of a run could not be noted", task_id=run_id, state=state)
+    """Note the end of a run whose process cannot do it itself; the relay finds what PostgreSQL's absence hides here.
+
+    In a thread, because the worker's main process must not wait: it acknowledges, and keeps the connection alive.
+    """
+
+    def note() -> None:
+        try:
+            with database.engine().connect() as connection:
+                connection.execute(history.end_from_outside(run_id, state, error))
+        except SQLAlchemyError:
+            logger.exception("the end of a run could not be noted", task_id=run_id, state=state)
+
+    threading.Thread(target=note, daemon=True).start()
 
 
 @signals.task_revoked.connect

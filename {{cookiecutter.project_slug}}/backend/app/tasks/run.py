@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
+from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import Connection, Executable, Row, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from tenacity import RetryCallState, retry, retry_if_exception_type, wait_random_exponential
 
 from app import database, history
@@ -49,6 +50,7 @@ class Run:
         """Counted from 1, whatever ended the attempts before: an error or a killed worker."""
         self._send_event = send_event
         self._session: Connection | None = None
+        self._locked = False
 
     # ---- for tasks
 
@@ -59,7 +61,10 @@ class Run:
             NotOursError: the run was revoked or taken over meanwhile; let it pass.
         """
         self._change(State.STARTED, history.progress(self.id, self.attempt, done, total))
-        self._send_event("task-progress", current=done, total=total, result=f"{done:g}/{total:g}")
+        try:
+            self._send_event("task-progress", current=done, total=total, result=f"{done:g}/{total:g}")
+        except (BrokerError, OSError) as error:
+            logger.warning("Flower does not hear of the progress", error=str(error))
 
     # ---- for what all tasks have in common
 
@@ -133,18 +138,37 @@ class Run:
             raise NotOursError(row)
 
     def _lock(self) -> bool:
-        return bool(self._execute(select(history.try_lock(self.id))).scalar_one())
+        self._locked = bool(self._execute(select(history.try_lock(self.id))).scalar_one())
+        return self._locked
 
     @_until_postgresql_answers
     def _execute(self, statement: Executable) -> Any:
-        """Run one statement, on a new session with the lock of the old one if that was cut."""
-        if self._session is None or self._session.invalidated:
-            if self._session is not None:
-                self._session.close()
+        """Run one statement; on a new session, with the lock of the old one, if that was cut."""
+        if self._session is None:
             self._session = database.engine().connect()
-            if self.attempt:
-                self._session.execute(select(history.try_lock(self.id)))
-        return self._session.execute(statement)
+            if self._locked:
+                self._lock_again(self._session)
+        try:
+            return self._session.execute(statement)
+        except BaseException as error:
+            # A statement that PostgreSQL refused leaves a session to use; one that a time limit interrupted does not.
+            if not isinstance(error, DBAPIError) or error.connection_invalidated or self._session.invalidated:
+                session, self._session = self._session, None
+                session.invalidate()
+                session.close()
+            raise
+
+    def _lock_again(self, session: Connection) -> None:
+        """Take the lock on a new session; PostgreSQL may need a while to notice the end of the old one.
+
+        Raises:
+            NotOursError: another has taken it meanwhile.
+        """
+        for _ in range(100):
+            if session.execute(select(history.try_lock(self.id))).scalar_one():
+                return
+            time.sleep(0.1)
+        raise NotOursError(session.execute(history.find(self.id)).one_or_none())
 
     def _unlock(self) -> None:
         session, self._session = self._session, None
@@ -152,6 +176,6 @@ class Run:
             return
         try:
             session.execute(select(history.unlock_all()))
-            session.close()
-        except DBAPIError:
-            session.invalidate()
+        except SQLAlchemyError:
+            session.invalidate()  # the lock ends with the session
+        session.close()

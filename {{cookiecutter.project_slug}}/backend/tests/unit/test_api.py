@@ -2,7 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.api import tasks
 from app.api.dependencies import current_relay
 from app.api.tasks import Cursor
 from app.main import create_app
@@ -47,6 +49,25 @@ def test_what_is_not_there_is_a_problem_document(client: TestClient, method: str
     answer = client.request(method, path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_foreign_page_sends_no_task(client: TestClient) -> None:
+    for site, status in (("cross-site", 403), ("same-site", 422), ("same-origin", 422), (None, 422)):
+        headers = {"Sec-Fetch-Site": site} if site else {}
+        answer = client.post("/tasks/slow?duration=long", headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert client.get("/health/live", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+def test_a_database_that_is_away_is_said_so(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = create_async_engine("postgresql+psycopg://127.0.0.1:1/nowhere")
+    monkeypatch.setattr(tasks, "async_engine", lambda: nobody)
+    for method, path in (("POST", "/tasks/add?x=1&y=2"), ("GET", "/tasks/"), ("GET", "/tasks/some-id")):
+        answer = client.request(method, path)
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "the database does not answer"
+        assert answer.headers["retry-after"] == "5"
 
 
 def test_openapi_has_every_task_and_its_problems(client: TestClient) -> None:

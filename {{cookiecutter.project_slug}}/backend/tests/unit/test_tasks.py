@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.tasks import REGISTRY
-from app.tasks.base import Run, as_json, task
+from app.tasks.base import Run, as_json, as_text, task
 
 
 class Recorder(Run):
@@ -63,13 +63,43 @@ def test_an_argument_needs_a_type_and_a_free_name() -> None:
         def untyped(run: Run, x) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
             pass
 
+    with pytest.raises(TypeError, match="many: the argument numbers"):
+
+        @task()
+        def many(run: Run, *numbers: int) -> None:
+            pass
+
     with pytest.raises(TypeError, match="waiting: the argument wait"):
 
         @task()
         def waiting(run: Run, wait: float) -> None:
             pass
 
-    assert not {"untyped", "waiting"} & set(REGISTRY)
+    assert not {"many", "untyped", "waiting"} & set(REGISTRY)
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(TypeError, match="add: there is a task of that name"):
+
+        @task()
+        def add(run: Run) -> None:
+            pass
+
+
+def test_a_task_is_sent_and_not_called() -> None:
+    with pytest.raises(TypeError, match=r"add\.delay"):
+        REGISTRY["add"](x=2, y=3)
+
+
+def test_a_time_limit_alone_brings_a_soft_one() -> None:
+    @task(time_limit=3600)
+    def long(run: Run) -> None:
+        pass
+
+    try:
+        assert (long.soft_time_limit, long.time_limit) == (3420, 3600)
+    finally:
+        del REGISTRY["long"]
 
 
 @pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "ü 😀"]}, "text", None])
@@ -77,7 +107,12 @@ def test_json_is_kept_as_it_is(value: Any) -> None:
     assert as_json(value) == value
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "a\x00b", {"deep": ["\x00"]}, object()])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "a\x00b", {"deep": ["\x00"]}, "\ud800", object()])
 def test_what_postgresql_cannot_keep_is_refused(value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         as_json(value)
+
+
+def test_what_postgresql_cannot_keep_of_a_text_is_written_out() -> None:
+    assert as_text("ü 😀") == "ü 😀"
+    assert as_text("a\x00b \ud800") == "a\\x00b \\ud800"

@@ -1,0 +1,50 @@
+"""The report of the fault suite: what each scenario counted."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, fields
+
+import pytest
+
+from tests.stack.conftest import Stack
+from tests.stack.faults.ledger import Account, Ledger
+from tests.variants import TEMPLATE
+
+REPORT = TEMPLATE / "docs" / "reliability.md"
+TABLE = "<!-- written by `uv run pytest tests/stack/faults --write-report` -->\n"
+
+
+@pytest.fixture
+def ledger(stack: Stack) -> Ledger:
+    """What became of the accepted requests."""
+    return Ledger(stack)
+
+
+@pytest.fixture(scope="session")
+def accounts(request) -> Iterator[dict[str, Account]]:
+    """The accounts of all scenarios that ran, by name; written into the document when that is asked for."""
+    drawn: dict[str, Account] = {}
+    yield drawn
+    if request.config.getoption("write_report"):
+        head, _ = REPORT.read_text(encoding="utf-8").split(TABLE)
+        columns = [field.name.replace("_", " ") for field in fields(Account)]
+        rows = [("scenario", *columns), ("---",) * (len(columns) + 1)]
+        rows += [(name, *astuple(account)) for name, account in drawn.items()]
+        table = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+        REPORT.write_text(f"{head}{TABLE}\n{table}\n", encoding="utf-8", newline="\n")
+
+
+@pytest.fixture
+def nothing_is_lost(request, ledger: Ledger, accounts: dict[str, Account]) -> Callable[..., Account]:
+    """Draw the line under a scenario: every accepted run is done, its effect happened once."""
+
+    def drawn(ids: list[str], *, started_again: int | None = 0, timeout: float = 120) -> Account:
+        account = ledger.account(ids, timeout)
+        accounts[request.node.originalname.removeprefix("test_").replace("_", " ")] = account
+        print(account)
+        assert account.accepted > 0
+        assert (account.done, account.lost, account.duplicate_effects) == (account.accepted, 0, 0), account
+        if started_again is not None:
+            assert account.started_again <= started_again, account
+        return account
+
+    return drawn

@@ -1,0 +1,81 @@
+"""What can break, as contexts and calls. A crash is a main process killed from outside: so the restart policy acts."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+
+from tests.stack.conftest import SLUG, Stack, wait_until
+
+KILLER = "python:3.13-slim"
+"""Any image with a shell, to kill from outside of a container's own processes."""
+
+
+def docker(*arguments: str) -> str:
+    """Run docker; returns what it printed."""
+    return subprocess.run(
+        ["docker", *arguments], check=True, capture_output=True, text=True, timeout=120
+    ).stdout.strip()
+
+
+def container(service: str, number: int = 1) -> str:
+    """The name of a service's container."""
+    return f"{SLUG}-{service}-{number}"
+
+
+def starts(service: str, number: int = 1) -> str:
+    """When the container was started last."""
+    return docker("inspect", "--format", "{{.State.StartedAt}}", container(service, number))
+
+
+def crash(service: str, number: int = 1) -> None:
+    """Kill the main process, and wait until the restart policy has brought the service back, healthy."""
+    before = starts(service, number)
+    process = docker("inspect", "--format", "{{.State.Pid}}", container(service, number))
+    docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint", "bash", KILLER, "-c", f"kill -9 {process}")
+
+    def back() -> bool:
+        status = docker("inspect", "--format", "{{.State.Health.Status}}", container(service, number))
+        return starts(service, number) != before and status == "healthy"
+
+    wait_until(back, 90, f"{service} to come back by itself")
+
+
+@contextlib.contextmanager
+def frozen(service: str) -> Iterator[None]:
+    """Freeze all processes of a service: it keeps its connections, and answers nothing."""
+    docker("pause", container(service))
+    try:
+        yield
+    finally:
+        docker("unpause", container(service))
+
+
+@contextlib.contextmanager
+def cut_off(service: str) -> Iterator[None]:
+    """Take a service off the network: nobody hears of it, not even that connections end."""
+    network = f"{SLUG}_default"
+    docker("network", "disconnect", network, container(service))
+    try:
+        yield
+    finally:
+        docker("network", "connect", "--alias", service, network, container(service))
+
+
+@contextlib.contextmanager
+def stopped(stack: Stack, service: str) -> Iterator[None]:
+    """Stop a service, and start it again."""
+    stack.compose("stop", service)
+    try:
+        yield
+    finally:
+        stack.compose("up", "--wait", service)
+
+
+@contextlib.contextmanager
+def memory_alarm(stack: Stack) -> Iterator[None]:
+    """Let the broker believe that it is out of memory: it blocks who publishes."""
+    stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        yield
+    finally:
+        stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "set_vm_memory_high_watermark", "0.6")

@@ -1,0 +1,126 @@
+"""The ledger: what became of every accepted request."""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import psycopg
+
+from tests.stack.conftest import Stack, wait_until
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the accepted runs.
+
+    `lost` are those that did not end; `started_again` counts the attempts beyond the first, which a crash excuses.
+    """
+
+    accepted: int
+    done: int
+    lost: int
+    duplicate_effects: int
+    started_again: int
+
+
+@dataclass
+class Load:
+    """Requests that are sent while something breaks."""
+
+    ids: list[str] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    """How long each accepted request took."""
+
+    def send(self, http: httpx2.Client, task: str, **arguments: Any) -> None:
+        """Send one request; an answer other than 202 is counted as refused, under its status or its error."""
+        began = time.monotonic()
+        try:
+            answer = http.post(f"/tasks/{task}", params=arguments)
+        except httpx2.HTTPError as error:
+            self.refused[type(error).__name__] += 1
+            return
+        if answer.status_code == 202:
+            self.ids.append(answer.json()["task_id"])
+            self.seconds.append(time.monotonic() - began)
+        else:
+            self.refused[str(answer.status_code)] += 1
+
+
+class Ledger:
+    """The database, read from outside of the application."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        env = stack.project.env
+        self.address = {
+            "host": "localhost",
+            "port": 5432,
+            "user": env["POSTGRES_USER"],
+            "password": env["POSTGRES_PASSWORD"],
+            "dbname": env["POSTGRES_DB"],
+            "autocommit": True,
+        }
+        self.execute("CREATE TABLE IF NOT EXISTS effects (run_id text PRIMARY KEY, raw_runs int, done int DEFAULT 0)")
+
+    def session(self) -> psycopg.Connection[Any]:
+        """A session of its own, closed at the end of a `with` block."""
+        return psycopg.connect(**self.address)
+
+    def execute(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run a statement in a session of its own."""
+        with self.session() as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def unfinished(self, ids: list[str]) -> int:
+        """How many of these runs have not ended."""
+        statement = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND ended_at IS NOT NULL"
+        return len(ids) - self.execute(statement, ids=ids)[0][0]
+
+    def account(self, ids: list[str], timeout: float = 120) -> Account:
+        """Wait for the end of these runs of `effect`, or until `timeout` seconds have passed, and draw the line."""
+        assert len(ids) == len(set(ids))
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: self.unfinished(ids) == 0, timeout, "every run to end")
+        done = "SELECT count(*) FROM task_runs JOIN effects ON run_id = id"
+        ours = " WHERE id = ANY(%(ids)s)"
+        raw_runs = "SELECT coalesce(sum(raw_runs - 1), 0) FROM effects WHERE run_id = ANY(%(ids)s)"
+        return Account(
+            accepted=len(ids),
+            done=self.execute(f"{done}{ours} AND state = 'SUCCESS' AND done = 1", ids=ids)[0][0],
+            lost=self.unfinished(ids),
+            duplicate_effects=self.execute(f"{done}{ours} AND done > 1", ids=ids)[0][0],
+            started_again=self.execute(raw_runs, ids=ids)[0][0],
+        )
+
+
+@contextlib.contextmanager
+def under_load(
+    task: str = "effect", *, each_second: float = 40, seconds: float = 90, **arguments: Any
+) -> Iterator[Load]:
+    """Send requests at a steady pace as long as a block lasts, and at most for so many seconds."""
+    load = Load()
+    over = threading.Event()
+
+    def send(http: httpx2.Client) -> None:
+        deadline = time.monotonic() + seconds
+        while not over.wait(4 / each_second) and time.monotonic() < deadline:
+            load.send(http, task, **arguments)
+
+    with httpx2.Client(base_url="http://localhost:8060", timeout=30) as http:
+        senders = [threading.Thread(target=send, args=(http,)) for _ in range(4)]
+        for sender in senders:
+            sender.start()
+        try:
+            wait_until(lambda: len(load.ids) >= each_second / 2, 30, "the load to begin")
+            yield load
+        finally:
+            over.set()
+            for sender in senders:
+                sender.join(timeout=60)

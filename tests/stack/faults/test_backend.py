@@ -1,0 +1,89 @@
+"""The API breaks, or others break and the API has to stay itself."""
+
+import statistics
+
+import httpx2
+import pytest
+
+from tests.stack.conftest import wait_until
+from tests.stack.faults import faults
+from tests.stack.faults.ledger import under_load
+
+
+def p99(seconds):
+    return statistics.quantiles(seconds, n=100)[98]
+
+
+def test_backend_crashed_between_commit_and_publication(stack, nothing_is_lost):
+    with faults.frozen("rabbitmq"):
+        ids = [stack.accept("effect") for _ in range(20)]
+        faults.crash("backend")
+    nothing_is_lost(ids)
+
+
+def test_backend_restarted_under_load(stack, nothing_is_lost):
+    with under_load() as load:
+        stack.compose("restart", "backend")
+        stack.up()
+    nothing_is_lost(load.ids)
+
+
+def test_backend_crashed_under_load_with_four_processes(stack, nothing_is_lost):
+    stack.up(BACKEND_PROCESSES="4")
+    with under_load() as load:
+        faults.crash("backend")
+    nothing_is_lost(load.ids)
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+def test_the_api_stays_itself_without_the_broker(stack, nothing_is_lost, fault):
+    with under_load() as healthy:
+        wait_until(lambda: len(healthy.ids) >= 400, 60, "400 to be accepted")
+    broken = faults.frozen("rabbitmq") if fault == "frozen" else faults.stopped(stack, "rabbitmq")
+    with broken, under_load() as load:
+        wait_until(lambda: len(load.ids) >= 400, 60, "400 to be accepted")
+        for _ in range(10):
+            live = httpx2.get("http://localhost:8060/health/live")
+            assert live.status_code == 200
+            assert live.elapsed.total_seconds() < 0.1
+        ready = stack.api.get("/health/ready")
+        assert ready.status_code == 503
+        assert ready.json()["database"] == "ok"
+        assert ready.json()["broker"] != "ok"
+    assert not load.refused
+    print(f"p99 healthy {p99(healthy.seconds) * 1000:.1f} ms, without the broker {p99(load.seconds) * 1000:.1f} ms")
+    assert p99(load.seconds) < 2 * p99(healthy.seconds)
+    nothing_is_lost(healthy.ids + load.ids, started_again=None, timeout=180)
+
+
+def test_a_flood_of_accepted_tasks_is_done(stack):
+    before = stack.api.get("/health/live")
+    assert before.status_code == 200
+    with under_load("add", each_second=2000, seconds=60, x=1, y=1) as load:
+        wait_until(lambda: len(load.ids) >= 10_000, 120, "10,000 to be accepted")
+    used = faults.docker("stats", "--no-stream", "--format", "{{.MemPerc}}", faults.container("backend"))
+    assert float(used.rstrip("%")) < 60
+    wait_until(lambda: stack.api.get("/tasks/", params={"limit": 1}).json()["tasks"] == [], 180, "every run to end")
+
+
+def test_a_thousand_invalid_requests_leave_nothing(stack, ledger):
+    rows = ledger.execute("SELECT count(*) FROM task_runs")
+    with httpx2.Client(base_url="http://localhost:8060") as http:
+        statuses = {http.post("/tasks/effect", params={"seconds": "long"}).status_code for _ in range(1000)}
+    assert statuses == {422}
+    assert ledger.execute("SELECT count(*) FROM task_runs") == rows
+    assert stack.broker.get("/queues/%2F/celery").json().get("messages", 0) == 0
+
+
+def test_flower_crashed_and_flooded(stack, nothing_is_lost):
+    flood = """
+from app.celery_app import celery_app
+with celery_app.connection_for_write() as connection, celery_app.events.Dispatcher(connection) as dispatcher:
+    for number in range(10_000):
+        dispatcher.send("task-received", uuid=f"flood-{number}", name="add", args="()", kwargs="{}")
+"""
+    with under_load() as load:
+        faults.crash("flower")
+        stack.compose("exec", "-T", "backend", "python", "-c", flood)
+    nothing_is_lost(load.ids)
+    stack.in_flower(stack.accept("add", x=1, y=1), "SUCCESS")

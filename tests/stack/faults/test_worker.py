@@ -1,0 +1,105 @@
+"""Workers break, are stopped and replaced, and tasks misbehave."""
+
+import json
+
+from tests.stack.conftest import wait_until
+from tests.stack.faults import faults
+from tests.stack.faults.ledger import under_load
+
+
+def is_started(stack, task_id):
+    return stack.api.get(f"/tasks/{task_id}").json()["state"] == "STARTED"
+
+
+def test_worker_crashed(nothing_is_lost):
+    with under_load() as load:
+        faults.crash("worker")
+    assert not load.refused
+    nothing_is_lost(load.ids, started_again=2)
+
+
+def test_pool_process_killed(stack, nothing_is_lost):
+    with under_load(seconds=60) as load:
+        workers = stack.flower.get("/api/workers", params={"refresh": 1}).json()
+        (worker,) = workers.values()
+        victim = worker["stats"]["pool"]["processes"][0]
+        stack.compose("exec", "-T", "worker", "python", "-c", f"import os; os.kill({victim}, 9)")
+        sent = len(load.ids)
+        wait_until(lambda: len(load.ids) > sent + 200, 60, "more load")
+    nothing_is_lost(load.ids, started_again=1)
+
+
+def test_worker_stopped_with_tasks_at_work(stack, nothing_is_lost):
+    with under_load(each_second=8) as load:
+        long = [stack.accept("effect", seconds=30) for _ in range(2)]
+        wait_until(lambda: all(is_started(stack, task_id) for task_id in long), 30, "two long tasks to be at work")
+        stack.compose("stop", "worker")
+        assert faults.docker("inspect", "--format", "{{.State.ExitCode}}", faults.container("worker")) == "0"
+        stack.compose("up", "--wait", "worker")
+    nothing_is_lost(load.ids + long, started_again=4, timeout=180)
+
+
+def test_one_of_three_workers_crashed(stack, nothing_is_lost):
+    stack.up("--scale", "worker=3")
+    try:
+        with under_load() as load:
+            faults.crash("worker", 2)
+        nothing_is_lost(load.ids, started_again=2)
+    finally:
+        stack.up("--scale", "worker=1")
+
+
+def test_workers_replaced_under_load(stack, nothing_is_lost):
+    stack.up("--scale", "worker=2")
+    try:
+        with under_load() as load:
+            for number in (1, 2):
+                faults.docker("restart", faults.container("worker", number))
+        nothing_is_lost(load.ids, started_again=8)
+    finally:
+        stack.up("--scale", "worker=1")
+
+
+def test_a_task_that_kills_its_process_ends_as_a_failure_while_its_neighbours_finish(stack, nothing_is_lost):
+    poison = stack.accept("poison")
+    with under_load(each_second=10) as load:
+        run = stack.end_of(poison, timeout=120)
+    assert run["state"] == "FAILURE"
+    assert run["error"] == "its worker died 6 times over it"
+    nothing_is_lost(load.ids, started_again=12)
+
+
+def test_a_task_that_outlives_its_hard_limit_ends_as_a_failure_with_the_reason(stack):
+    run = stack.end_of(stack.accept("endless"), timeout=30)
+    assert (run["state"], run["error"], run["attempts"]) == ("FAILURE", "killed at its hard time limit of 2 s", 1)
+
+
+def test_countdowns_do_not_delay_what_is_due_now(stack):
+    code = "from app.celery_app import celery_app as c\nfor _ in range(100): c.send_task('add', (1, 1), countdown=20)"
+    stack.compose("exec", "-T", "backend", "python", "-c", code)
+    answer = stack.api.post("/tasks/add", params={"x": 1, "y": 1, "wait": 1})
+    assert (answer.status_code, answer.json()["result"]) == (200, 2)
+
+
+def test_a_message_that_nobody_can_do_anything_with_is_a_dead_letter(stack):
+    def dead():
+        return stack.broker.get("/queues/%2F/dead-letters").json().get("messages", 0)
+
+    before = dead()
+    unknown = "from app.celery_app import celery_app as c; c.send_task('nonesuch')"
+    stack.compose("exec", "-T", "backend", "python", "-c", unknown)
+    garbage = {"properties": {}, "routing_key": "celery", "payload": "\u0000", "payload_encoding": "string"}
+    published = stack.broker.post("/exchanges/%2F/celery/publish", content=json.dumps(garbage))
+    assert published.json() == {"routed": True}
+    wait_until(lambda: dead() == before + 2, 30, "two more dead letters")
+    assert stack.end_of(stack.accept("add", x=1, y=1))["state"] == "SUCCESS"
+
+
+def test_a_pending_run_that_was_revoked_never_starts(stack, ledger):
+    with faults.stopped(stack, "worker"):
+        task_id = stack.accept("effect")
+        assert stack.api.delete(f"/tasks/{task_id}").status_code == 200
+    marker = stack.accept("add", x=1, y=1)
+    assert stack.end_of(marker)["state"] == "SUCCESS"
+    assert stack.api.get(f"/tasks/{task_id}").json()["state"] == "REVOKED"
+    assert ledger.execute("SELECT raw_runs FROM effects WHERE run_id = %(id)s", id=task_id) == []
