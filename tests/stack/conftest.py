@@ -49,9 +49,14 @@ class Stack:
         listed = map(json.loads, self.compose("ps", "--format", "json").splitlines())
         return {service["Service"]: service["Health"] for service in listed}
 
+    @cached_property
+    def services(self) -> set[str]:
+        """What `docker compose up` starts."""
+        return set(self.project.compose["services"]) - {"test"}
+
     def is_healthy(self) -> bool:
         """Whether all that `docker compose up` starts runs and is healthy."""
-        return self.health() == dict.fromkeys(set(self.project.compose["services"]) - {"test"}, "healthy")
+        return self.health() == dict.fromkeys(self.services, "healthy")
 
     def down(self) -> None:
         """Leave nothing behind."""
@@ -131,6 +136,7 @@ def deployed(request, render) -> Iterator[Stack]:
 @pytest.fixture
 def stack(deployed) -> Stack:
     """The variant, healthy again whatever the test before did."""
-    if not deployed.is_healthy():
+    if set(deployed.health()) != deployed.services:
         deployed.up()
+    wait_until(deployed.is_healthy, 90, "every service to be healthy again")
     return deployed

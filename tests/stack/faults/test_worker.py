@@ -11,11 +11,14 @@ def is_started(stack, task_id):
     return stack.api.get(f"/tasks/{task_id}").json()["state"] == "STARTED"
 
 
-def test_worker_crashed(nothing_is_lost):
+def test_worker_crashed_in_the_middle_of_tasks(stack, nothing_is_lost):
     with under_load() as load:
+        long = [stack.accept("effect", seconds=5) for _ in range(2)]
+        wait_until(lambda: all(is_started(stack, task_id) for task_id in long), 30, "two long tasks to be at work")
         faults.crash("worker")
     assert not load.refused
-    nothing_is_lost(load.ids, started_again=2)
+    account = nothing_is_lost(load.ids + long, started_again=2)
+    assert account.started_again == 2
 
 
 def test_pool_process_killed(stack, nothing_is_lost):
@@ -71,7 +74,7 @@ def test_a_task_that_kills_its_process_ends_as_a_failure_while_its_neighbours_fi
 
 def test_a_task_that_outlives_its_hard_limit_ends_as_a_failure_with_the_reason(stack):
     run = stack.end_of(stack.accept("endless"), timeout=30)
-    assert (run["state"], run["error"], run["attempts"]) == ("FAILURE", "killed at its hard time limit of 2 s", 1)
+    assert (run["state"], run["error"], run["attempts"]) == ("FAILURE", "killed at its hard time limit of 3 s", 1)
 
 
 def test_countdowns_do_not_delay_what_is_due_now(stack):

@@ -147,10 +147,11 @@ def task[**P, R](
         retry_backoff: seconds before the second attempt, doubled before each that follows; a random part of it counts.
         retry_backoff_max: what that never exceeds, in seconds.
         soft_time_limit: seconds after which `celery.exceptions.SoftTimeLimitExceeded` is raised in the function.
-        time_limit: seconds after which the process is killed; given alone, it brings a soft limit of 95 % with it.
+        time_limit: seconds after which the process is killed. Given alone, either limit brings the other: 95 to 100.
 
     Raises:
         TypeError: the name is taken, or an argument has no type, or a name that the API needs for itself.
+        ValueError: the soft limit is not below the other.
     """
 
     def decorate(function: Callable[Concatenate[Run, P], R]) -> RecordedTask:
@@ -166,8 +167,7 @@ def task[**P, R](
             "max_retries": max_retries,
             "retry_backoff": retry_backoff,
             "retry_backoff_max": retry_backoff_max,
-            "soft_time_limit": soft_time_limit or (time_limit and 0.95 * time_limit),
-            "time_limit": time_limit,
+            **time_limits(soft_time_limit, time_limit),
         }
         make: Callable[..., RecordedTask] = celery_app.task(bind=True, base=RecordedTask, **options)
         made = make(function)
@@ -175,6 +175,20 @@ def task[**P, R](
         return made
 
     return decorate
+
+
+def time_limits(soft: float | None, hard: float | None) -> dict[str, float | None]:
+    """Both limits, as options of a Celery task; one that is not given follows from the other.
+
+    Raises:
+        ValueError: the soft one is not below the other. Celery would begin to wait for the hard limit too late then:
+            when the soft one has passed.
+    """
+    soft, hard = soft or (hard and 0.95 * hard), hard or (soft and soft / 0.95)
+    if soft and hard and soft >= hard:
+        message = f"a soft_time_limit of {soft:g} s has to be below the time_limit, {hard:g} s"
+        raise ValueError(message)
+    return {"soft_time_limit": soft, "time_limit": hard}
 
 
 def _model(name: str, function: Callable[..., Any]) -> type[BaseModel]:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.tasks import REGISTRY
-from app.tasks.base import Run, as_json, as_text, task
+from app.tasks.base import Run, as_json, as_text, task, time_limits
 
 
 class Recorder(Run):
@@ -91,15 +91,14 @@ def test_a_task_is_sent_and_not_called() -> None:
         REGISTRY["add"](x=2, y=3)
 
 
-def test_a_time_limit_alone_brings_a_soft_one() -> None:
-    @task(time_limit=3600)
-    def long(run: Run) -> None:
-        pass
+@pytest.mark.parametrize("given", [(None, 3600), (3420, None), (3420, 3600)])
+def test_a_time_limit_alone_brings_the_other(given: tuple[float | None, float | None]) -> None:
+    assert time_limits(*given) == {"soft_time_limit": 3420, "time_limit": 3600}
 
-    try:
-        assert (long.soft_time_limit, long.time_limit) == (3420, 3600)
-    finally:
-        del REGISTRY["long"]
+
+def test_a_soft_limit_above_the_hard_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="below the time_limit"):
+        time_limits(20, 10)
 
 
 @pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "ü 😀"]}, "text", None])
