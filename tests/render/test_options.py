@@ -83,8 +83,8 @@ def test_dependencies_are_used(projects):
         assert wanted - by_name_only - imported == set(), project.variant.id
 
 
-def test_pairs_of_options_do_not_disturb_each_other(projects):
-    """A file depends on no more than three answers: beyond that nobody can hold its forms in the head."""
+def test_no_file_depends_on_more_than_three_answers(projects):
+    """Beyond that nobody can hold the forms of a file in the head."""
     names = tuple(CHOICES)
     for path in set().union(*(project.files for project in projects)):
         forms = {project.variant: project.files.get(path) for project in projects}

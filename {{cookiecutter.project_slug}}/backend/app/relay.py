@@ -110,8 +110,8 @@ class Relay:
             if not rows:
                 return 0
             async with asyncio.timeout(TIMEOUT):
-                started = [row for row in rows if row.to_publish is Publication.RUN]
-                await asyncio.gather(*(exchange.publish(message(row), QUEUE, mandatory=True) for row in started))
+                accepted = [row for row in rows if row.to_publish is Publication.RUN]
+                await asyncio.gather(*(exchange.publish(message(row), QUEUE, mandatory=True) for row in accepted))
                 revoked = [row.id for row in rows if row.to_publish is Publication.REVOCATION]
                 if revoked:
                     await asyncio.to_thread(celery_app.control.revoke, revoked, terminate=True)

@@ -4,6 +4,6 @@ from app.tasks.base import Run, task
 
 
 @task()
-def add(run: Run, x: float, y: float) -> float:  # noqa: ARG001
+def add(run: Run, x: float, y: float) -> float:
     """Add two numbers."""
     return x + y

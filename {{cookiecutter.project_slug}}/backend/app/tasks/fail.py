@@ -4,6 +4,6 @@ from app.tasks.base import Run, task
 
 
 @task()
-def fail(run: Run, reason: str = "this task always fails") -> None:  # noqa: ARG001
+def fail(run: Run, reason: str = "this task always fails") -> None:
     """Fail with a traceback."""
     raise ValueError(reason)
