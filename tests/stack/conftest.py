@@ -96,6 +96,14 @@ class Stack:
 
         return wait_until(ended, timeout, f"{task_id} to end")
 
+    def wait_for_start(self, *task_ids: str) -> None:
+        """Return when these runs are at work."""
+
+        def at_work() -> bool:
+            return all(self.api.get(f"/tasks/{task_id}").json()["state"] == "STARTED" for task_id in task_ids)
+
+        wait_until(at_work, 30, f"{task_ids} to be at work")
+
     def history(self, **filters: Any) -> list[dict[str, Any]]:
         """Every run in the history that the filters let pass."""
         runs: list[dict[str, Any]] = []

@@ -11,20 +11,23 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-RAW_RUN = text(
-    "INSERT INTO effects (run_id, raw_runs) VALUES (:id, 1)"
-    " ON CONFLICT (run_id) DO UPDATE SET raw_runs = effects.raw_runs + 1"
-)
-EFFECT = text("UPDATE effects SET done = done + 1 WHERE run_id = :id AND done = 0")
+LOOK = text("SELECT count(*) FROM effects WHERE run_id = :id AND step = 'done'")
+NOTE = text("INSERT INTO effects (run_id, step) VALUES (:id, :step)")
 
 
 @task(autoretry_for=(OperationalError,), max_retries=20, retry_backoff_max=4)
 def effect(run: Run, seconds: float = 0.05) -> None:
-    """Work for `seconds`, then leave the effect, once however often it is tried."""
-    for statement, pause in ((RAW_RUN, seconds), (EFFECT, 0)):
+    """Work for `seconds`, then leave the effect, unless an earlier attempt has left it.
+
+    So the effect is there once however often this is tried, as long as no two attempts are at work at the same time.
+    """
+    with database.engine().connect() as connection:
+        done = connection.execute(LOOK, {"id": run.id}).scalar_one()
+        connection.execute(NOTE, {"id": run.id, "step": "begun"})
+    time.sleep(seconds)
+    if not done:
         with database.engine().connect() as connection:
-            connection.execute(statement, {"id": run.id})
-        time.sleep(pause)
+            connection.execute(NOTE, {"id": run.id, "step": "done"})
 
 
 @task()

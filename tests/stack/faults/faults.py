@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from typing import Literal
 
 from tests.stack.conftest import SLUG, Stack, wait_until
 
@@ -25,6 +26,11 @@ def container(service: str, number: int = 1) -> str:
 def starts(service: str, number: int = 1) -> str:
     """When the container was started last."""
     return docker("inspect", "--format", "{{.State.StartedAt}}", container(service, number))
+
+
+def exit_code(service: str) -> int:
+    """How the main process of a stopped service ended."""
+    return int(docker("inspect", "--format", "{{.State.ExitCode}}", container(service)))
 
 
 def crash(service: str, number: int = 1) -> None:
@@ -62,9 +68,9 @@ def cut_off(service: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stopped(stack: Stack, service: str) -> Iterator[None]:
-    """Stop a service, and start it again."""
-    stack.compose("stop", service)
+def stopped(stack: Stack, service: str, way: Literal["stop", "kill"] = "stop") -> Iterator[None]:
+    """Stop a service, or kill it so that no restart policy acts, and start it again."""
+    stack.compose(way, service)
     try:
         yield
     finally:

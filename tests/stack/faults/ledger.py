@@ -66,7 +66,7 @@ class Ledger:
             "dbname": env["POSTGRES_DB"],
             "autocommit": True,
         }
-        self.execute("CREATE TABLE IF NOT EXISTS effects (run_id text PRIMARY KEY, raw_runs int, done int DEFAULT 0)")
+        self.execute("CREATE TABLE IF NOT EXISTS effects (run_id text, step text)")
 
     def session(self) -> psycopg.Connection[Any]:
         """A session of its own, closed at the end of a `with` block."""
@@ -88,16 +88,28 @@ class Ledger:
         assert len(ids) == len(set(ids))
         with contextlib.suppress(AssertionError):
             wait_until(lambda: self.unfinished(ids) == 0, timeout, "every run to end")
-        done = "SELECT count(*) FROM task_runs JOIN effects ON run_id = id"
-        ours = " WHERE id = ANY(%(ids)s)"
-        raw_runs = "SELECT coalesce(sum(raw_runs - 1), 0) FROM effects WHERE run_id = ANY(%(ids)s)"
+        done = """
+            SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND state = 'SUCCESS'
+            AND EXISTS (SELECT FROM effects WHERE run_id = id AND step = 'done')
+        """
         return Account(
             accepted=len(ids),
-            done=self.execute(f"{done}{ours} AND state = 'SUCCESS' AND done = 1", ids=ids)[0][0],
+            done=self.execute(done, ids=ids)[0][0],
             lost=self.unfinished(ids),
-            duplicate_effects=self.execute(f"{done}{ours} AND done > 1", ids=ids)[0][0],
-            started_again=self.execute(raw_runs, ids=ids)[0][0],
+            duplicate_effects=self.repeated("done", ids),
+            started_again=self.repeated("begun", ids),
         )
+
+    def repeated(self, step: str, ids: list[str]) -> int:
+        """How often the runs of `effect` came to a step beyond the first time."""
+        statement = """
+            SELECT count(*) - count(DISTINCT run_id) FROM effects WHERE run_id = ANY(%(ids)s) AND step = %(step)s
+        """
+        return self.execute(statement, ids=ids, step=step)[0][0]
+
+    def begun(self, task_id: str) -> int:
+        """How often a run of `effect` was begun."""
+        return self.execute("SELECT count(*) FROM effects WHERE run_id = %(id)s AND step = 'begun'", id=task_id)[0][0]
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ def test_a_session_cut_in_the_middle_of_a_run(stack, ledger):
 
 def test_a_duplicate_while_the_first_is_at_work(stack, nothing_is_lost):
     task_id = stack.accept("effect", seconds=3)
-    wait_until(lambda: stack.api.get(f"/tasks/{task_id}").json()["state"] == "STARTED", 20, "the first to be at work")
+    stack.wait_for_start(task_id)
     send_again(stack, task_id, "effect", {"seconds": 3}, retries=0)
     nothing_is_lost([task_id])
     assert stack.end_of(stack.accept("add", x=1, y=1))["state"] == "SUCCESS"

@@ -2,19 +2,17 @@
 
 import json
 
+import pytest
+
 from tests.stack.conftest import wait_until
 from tests.stack.faults import faults
 from tests.stack.faults.ledger import under_load
 
 
-def is_started(stack, task_id):
-    return stack.api.get(f"/tasks/{task_id}").json()["state"] == "STARTED"
-
-
 def test_worker_crashed_in_the_middle_of_tasks(stack, nothing_is_lost):
     with under_load() as load:
         long = [stack.accept("effect", seconds=5) for _ in range(2)]
-        wait_until(lambda: all(is_started(stack, task_id) for task_id in long), 30, "two long tasks to be at work")
+        stack.wait_for_start(*long)
         faults.crash("worker")
     assert not load.refused
     account = nothing_is_lost(load.ids + long, started_again=2)
@@ -35,9 +33,9 @@ def test_pool_process_killed(stack, nothing_is_lost):
 def test_worker_stopped_with_tasks_at_work(stack, nothing_is_lost):
     with under_load(each_second=8) as load:
         long = [stack.accept("effect", seconds=30) for _ in range(2)]
-        wait_until(lambda: all(is_started(stack, task_id) for task_id in long), 30, "two long tasks to be at work")
+        stack.wait_for_start(*long)
         stack.compose("stop", "worker")
-        assert faults.docker("inspect", "--format", "{{.State.ExitCode}}", faults.container("worker")) == "0"
+        assert faults.exit_code("worker") == 0
         stack.compose("up", "--wait", "worker")
     nothing_is_lost(load.ids + long, started_again=4, timeout=180)
 
@@ -105,4 +103,47 @@ def test_a_pending_run_that_was_revoked_never_starts(stack, ledger):
     marker = stack.accept("add", x=1, y=1)
     assert stack.end_of(marker)["state"] == "SUCCESS"
     assert stack.api.get(f"/tasks/{task_id}").json()["state"] == "REVOKED"
-    assert ledger.execute("SELECT raw_runs FROM effects WHERE run_id = %(id)s", id=task_id) == []
+    assert ledger.begun(task_id) == 0
+
+
+def test_a_running_one_that_was_revoked_is_terminated(stack, ledger, nothing_is_lost):
+    """Its process is gone at once, so that the next task has it; its neighbour is not disturbed."""
+    neighbour = stack.accept("effect", seconds=6)
+    task_id = stack.accept("effect", seconds=300)
+    stack.wait_for_start(neighbour, task_id)
+    assert stack.api.delete(f"/tasks/{task_id}").status_code == 200
+    answer = stack.api.post("/tasks/add", params={"x": 1, "y": 1, "wait": 5})
+    assert (answer.status_code, answer.json()["result"]) == (200, 2)
+    assert stack.api.get(f"/tasks/{neighbour}").json()["state"] == "STARTED"
+    nothing_is_lost([neighbour])
+    stack.in_flower(task_id, "REVOKED")
+    assert stack.api.get(f"/tasks/{task_id}").json()["state"] == "REVOKED"
+    assert ledger.begun(task_id) == 1
+
+
+@pytest.mark.parametrize("way", ["stop", "kill"])
+def test_a_revocation_outlives_the_worker(stack, ledger, way):
+    """The message of a run that was at work comes back to the next worker, which no broadcast has told of the end."""
+    task_id = stack.accept("effect", seconds=300)
+    stack.wait_for_start(task_id)
+    with faults.stopped(stack, "worker", way):
+        assert stack.api.delete(f"/tasks/{task_id}").status_code == 200
+    marker = stack.accept("add", x=1, y=1)
+    assert stack.end_of(marker)["state"] == "SUCCESS"
+    assert stack.api.get(f"/tasks/{task_id}").json()["state"] == "REVOKED"
+    assert ledger.begun(task_id) == 1
+
+
+def test_retries_are_told_in_the_history(stack):
+    task_id = stack.accept("flaky", failures=2)
+    between = wait_until(lambda: in_retry(stack, task_id), 20, "an attempt to have failed")
+    assert between["error"] == "ConnectionError: attempt 1: nobody answers"
+    assert between["attempts"] == 1
+    assert between["next_try_at"] > between["started_at"]
+    run = stack.end_of(task_id)
+    assert (run["state"], run["attempts"], run["next_try_at"]) == ("SUCCESS", 3, None)
+
+
+def in_retry(stack, task_id):
+    run = stack.api.get(f"/tasks/{task_id}").json()
+    return run if (run["state"], run["attempts"]) == ("RETRY", 1) else None
