@@ -1,15 +1,16 @@
-"""Write .env, with fresh secrets into the empty values of .env.example, and say what comes next."""
+"""Write .env, with fresh secrets where .env.example leaves them out, and say what comes next."""
 
+import re
 import secrets
 from pathlib import Path
 
 ENV = Path(".env")
+SECRET = re.compile(r"^\w+_(?:PASS|PASSWORD|COOKIE_SECRET)=$", re.M)
 
 
 def with_secrets(example: str) -> str:
-    """The lines of .env.example, each empty value filled with 32 random characters that are safe everywhere."""
-    lines = (line + secrets.token_hex(16) if line.endswith("=") else line for line in example.splitlines())
-    return "\n".join(lines) + "\n"
+    """The text of .env.example, each secret that is empty there made of 32 random characters, safe everywhere."""
+    return SECRET.sub(lambda line: line[0] + secrets.token_hex(16), example)
 
 
 if not ENV.exists():  # rendering anew over a project must not lock it out of its own data
@@ -21,6 +22,9 @@ print(
 {{ cookiecutter.project_slug }} is rendered. Next:
 
     cd {{ cookiecutter.project_slug }}
+{% if cookiecutter.__oauth %}
+    (register Flower at {{ cookiecutter.__oauth }}, and fill in the empty FLOWER_... values of .env: FLOWER.md says how)
+{% endif %}
     docker compose up --build --wait
 
 Then open http://localhost:8060 (API) and http://localhost:5555 (Flower); README.md has the rest.

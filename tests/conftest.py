@@ -25,7 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         every = product(STRUCTURE)
         only = metafunc.config.getoption("only")
         faults = metafunc.module.__name__.startswith("tests.stack.faults.")
-        some = [Variant.of(result_backend="redis")] if faults else COVERING
+        some = [Variant.of(result_backend="redis")] if faults else getattr(metafunc.module, "VARIANTS", COVERING)
         chosen = every if metafunc.config.getoption("all_stacks") else some
         if only:
             chosen = [variant for variant in every if variant.id == only]

@@ -70,9 +70,18 @@ class Stack:
     @cached_property
     def flower(self) -> httpx2.Client:
         """Flower, with the credentials that it asks for."""
+        return httpx2.Client(base_url="http://localhost:5555", timeout=20, **self.flower_login)
+
+    @cached_property
+    def flower_login(self) -> dict[str, Any]:
+        """What a client needs to be let in by Flower."""
         env = self.project.env
-        auth = (env["FLOWER_USER"], env["FLOWER_PASSWORD"]) if "FLOWER_USER" in env else None
-        return httpx2.Client(base_url="http://localhost:5555", timeout=20, auth=auth)
+        if self.variant["flower_auth"] == "basic":
+            return {"auth": (env["FLOWER_USER"], env["FLOWER_PASSWORD"])}
+        if self.variant["flower_auth"] == "none":
+            return {}
+        ticket = self.compose("exec", "-T", "flower", "python", "-m", "app.monitor.ticket")
+        return {"cookies": {"user": ticket}, "headers": {"Authorization": "Ticket"}}
 
     @cached_property
     def broker(self) -> httpx2.Client:

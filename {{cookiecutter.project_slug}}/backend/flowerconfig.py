@@ -1,17 +1,27 @@
 """Flower's configuration; what docker-compose.yml adds comes as FLOWER_... variables."""
 
+import os
+
+import flower.command
 from celery import states
 
 from app import logs
+from app.monitor import access
+from app.monitor.application import Application
 from app.settings import settings
 
 broker_api = settings().broker_api_url
 max_tasks = 20_000
 purge_offline_workers = 3_600  # seconds
-tasks_columns = "name,uuid,state,args,kwargs,result,received,started,runtime,worker"
+tasks_columns = "name,uuid,state,args,kwargs,result,received,started,runtime,retries,worker"
 inspect_timeout = 2_000.0  # milliseconds
+
+access.check(os.environ)
+if users := access.users(os.environ):
+    basic_auth = users
 
 # Progress is reported while a task is STARTED and ranks with it; unranked, it would hide that a task was REVOKED.
 states.PRECEDENCE_LOOKUP["PROGRESS"] = states.PRECEDENCE_LOOKUP[states.STARTED]
 
 logs.configure()
+flower.command.Flower = Application

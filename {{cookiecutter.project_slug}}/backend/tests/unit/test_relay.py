@@ -3,9 +3,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from celery import Celery
+from celery.events.state import State
 
 from app.celery_app import celery_app
-from app.relay import message
+from app.relay import message, sent_events
 from app.tasks import REGISTRY
 
 
@@ -18,6 +19,16 @@ def test_the_message_is_the_one_celery_sends_but_asks_for_no_reply() -> None:
     assert json.loads(ours.body) == json.loads(json.dumps(theirs.body))
     assert ours.correlation_id == "some-id"
     assert not ours.reply_to
+
+
+def test_flower_hears_what_celery_would_tell_it() -> None:
+    rows: Any = [SimpleNamespace(id=f"id-{n}", name="slow", arguments={"duration": n}, retries=0) for n in range(2)]
+    events = json.loads(sent_events(rows).body)
+    state: Any = State()
+    for event in events:
+        state.event({**event, "local_received": 0.0})
+    seen = state.tasks["id-1"]
+    assert (seen.state, seen.name, seen.kwargs) == ("PENDING", "slow", "{'duration': 1}")
 
 
 def test_celery_knows_every_task() -> None:
