@@ -49,10 +49,10 @@ class Stack:
         listed = map(json.loads, self.compose("ps", "--format", "json").splitlines())
         return {service["Service"]: service["Health"] for service in listed}
 
-    @cached_property
+    @property
     def services(self) -> set[str]:
         """What `docker compose up` starts."""
-        return set(self.project.compose["services"]) - {"test"}
+        return set(self.compose("config", "--services").split())
 
     def is_healthy(self) -> bool:
         """Whether all that `docker compose up` starts runs and is healthy."""
@@ -89,6 +89,21 @@ class Stack:
         env = self.project.env
         auth = (env["RABBITMQ_DEFAULT_USER"], env["RABBITMQ_DEFAULT_PASS"])
         return httpx2.Client(base_url="http://localhost:15672/api", timeout=20, auth=auth)
+
+    def fill_in(self) -> None:
+        """Write into .env what a person has to, where people log in to Flower with an account elsewhere."""
+        values = {
+            "FLOWER_AUTH": "'ann@example.com|bob@example.com'",
+            "FLOWER_OAUTH2_KEY": "the-key",
+            "FLOWER_OAUTH2_SECRET": "the-secret",
+            "FLOWER_OAUTH2_OKTA_BASE_URL": "https://localhost:9443/oauth2",
+            "FLOWER_GITHUB_OAUTH_DOMAIN": "localhost:9443",
+            "FLOWER_GITLAB_OAUTH_DOMAIN": "localhost:9443",
+        }
+        file = self.project.path / ".env"
+        lines = (line.partition("=") for line in file.read_text(encoding="utf-8").splitlines())
+        text = "\n".join(f"{name}{equals}{values.get(name, value)}" for name, equals, value in lines)
+        file.write_text(f"{text}\n", encoding="utf-8")
 
     def accept(self, task: str, **arguments: Any) -> str:
         """Send a task by the API; returns the id of its run."""
@@ -138,6 +153,7 @@ def deployed(request, render) -> Iterator[Stack]:
     """A variant whose images are built and whose services run."""
     variant, tasks = request.param
     stack = Stack(render(variant, project_slug=SLUG))
+    stack.fill_in()
     if tasks:  # of a suite that needs some of its own
         shutil.copy(Path(__file__).parent / tasks, stack.project.path / "backend" / "app" / "tasks")
     with contextlib.ExitStack() as cleanup:

@@ -1,14 +1,13 @@
 """Flower itself: who may open it, its broker page, what it remembers."""
 
 import httpx2
-import pytest
 
 from tests.stack.conftest import wait_until
 
 
 def test_flower_asks_for_a_password_just_when_it_should(stack):
     asked = 401 if stack.variant["flower_auth"] == "basic" else 200
-    for path in ("/", "/tasks", "/broker", "/api/tasks?limit=1", "/api/workers"):
+    for path in ("/", "/tasks", "/broker", "/dashboard", "/api/tasks?limit=1", "/api/workers", "/api/dashboard"):
         assert httpx2.get(f"http://localhost:5555{path}").status_code == asked, path
         assert stack.flower.get(path).status_code == 200, path
 
@@ -22,11 +21,12 @@ def test_a_wrong_password_is_refused(stack):
         assert answer.status_code == 401
 
 
-def test_the_broker_page_has_the_queue(stack):
+def test_the_broker_page_has_the_queue_and_the_dead_letters(stack):
     page = stack.flower.get("/broker").text
-    assert '<tr id="celery">' in page
     lengths = stack.flower.get("/api/queues/length").json()["active_queues"]
-    assert "celery" in [queue["name"] for queue in lengths]
+    for queue in ("celery", "dead-letters"):
+        assert f'<tr id="{queue}">' in page
+        assert queue in [length["name"] for length in lengths]
 
 
 def test_flower_sees_the_worker_and_controls_it(stack):
@@ -55,10 +55,43 @@ def test_flower_remembers_just_when_it_should(stack):
     assert stack.api.get(f"/tasks/{task_id}").json()["state"] == "SUCCESS"
 
 
-@pytest.mark.parametrize("origin", ["http://elsewhere.example"])
-def test_a_foreign_page_presses_no_button_behind_a_password(stack, origin):
-    if stack.variant["flower_auth"] == "none":
-        assert "Flower does not refuse its calls" in stack.project.files["FLOWER.md"]
-        return
-    answer = stack.flower.post("/api/worker/shutdown/worker@nobody", headers={"Origin": origin})
-    assert answer.status_code == 403
+def test_a_foreign_page_presses_no_button_and_reads_nothing(stack):
+    path = "/api/worker/shutdown/worker@nobody"
+    for headers in ({"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert stack.flower.post(path, headers=headers).status_code == 403, headers
+    own = {"Origin": "http://localhost:5555", "Sec-Fetch-Site": "same-origin"}
+    assert stack.flower.post(path, headers=own).status_code == 404
+    answer = stack.flower.get("/api/workers", headers={"Origin": "http://elsewhere.example"})
+    assert [name for name in answer.headers if name.startswith("access-control-")] == []
+
+
+def test_metrics_are_for_containers_beside_it(stack):
+    for client in (httpx2, stack.flower):
+        address = "http://localhost:5555/metrics" if client is httpx2 else "/metrics"
+        assert client.get(address).status_code in {401, 404}
+    stack.in_flower(stack.accept("add", x=1, y=1), "SUCCESS")
+    code = "import urllib.request as r; print(r.urlopen('http://flower:5556/metrics').read().decode())"
+    assert 'type="task-succeeded"' in stack.compose("exec", "-T", "backend", "python", "-c", code)
+
+
+def test_a_run_is_pending_until_a_worker_has_it(stack):
+    """And none is missed that ran while Flower and the worker were starting."""
+    stack.compose("stop", "worker")
+    first = stack.accept("add", x=1, y=1)
+    seen = stack.in_flower(first, "PENDING")
+    assert (seen["name"], seen["kwargs"]) == ("add", "{'x': 1.0, 'y': 1.0}")
+    stack.compose("stop", "flower")
+    others = [stack.accept("add", x=1, y=1) for _ in range(10)]
+    stack.up()
+    for task_id in others:
+        stack.in_flower(task_id, "SUCCESS")
+
+
+def test_what_is_not_there_is_said_without_a_traceback(stack):
+    assert stack.flower.get("/worker/worker@nobody").status_code == 404
+    assert stack.flower.get("/task/nonesuch").status_code == 404
+    assert stack.flower.post("/api/worker/pool/grow/worker@nobody", params={"n": 1}).status_code == 404
+    (name,) = stack.flower.get("/api/workers/stats").json()
+    refused = stack.flower.post(f"/api/worker/pool/autoscale/{name}", params={"min": 1, "max": 2})
+    assert (refused.status_code, "Autoscale" in refused.text) == (403, True), refused.text
+    assert "Traceback" not in stack.compose("logs", "--no-log-prefix", "flower")

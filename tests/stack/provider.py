@@ -1,0 +1,48 @@
+"""A provider of accounts as GitHub, GitLab and Okta are, for the tests: it runs beside Flower, in its network.
+
+Whoever comes is the person that the parameter `login` names.
+"""
+
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, Form, Header, HTTPException
+from fastapi.responses import RedirectResponse
+
+app = FastAPI()
+
+
+@app.get("/login/oauth/authorize")
+@app.get("/oauth/authorize")
+@app.get("/oauth2/v1/authorize")
+def authorize(redirect_uri: str, state: str, client_id: str, login: str) -> RedirectResponse:
+    """Send the person back, with a code."""
+    if client_id != "the-key":
+        raise HTTPException(400, "unknown client")
+    return RedirectResponse(f"{redirect_uri}?code={login}&state={state}", 302)
+
+
+@app.post("/login/oauth/access_token")
+@app.post("/oauth/token")
+@app.post("/oauth2/v1/token")
+def token(code: Annotated[str, Form()], client_secret: Annotated[str, Form()]) -> dict[str, str]:
+    """A token for a code, to who knows the secret."""
+    if client_secret != "the-secret":
+        raise HTTPException(401, "wrong secret")
+    return {"access_token": code}
+
+
+@app.get("/api/v3/user/emails")
+def github(authorization: Annotated[str, Header()]) -> list[dict[str, Any]]:
+    """Addresses, as GitHub gives them."""
+    return [{"email": authorization.split()[1], "verified": True}]
+
+
+@app.get("/api/v4/user")
+@app.get("/oauth2/v1/userinfo")
+def others(authorization: Annotated[str, Header()]) -> dict[str, Any]:
+    """An address, as GitLab and Okta give it."""
+    return {"email": authorization.split()[1], "email_verified": True}
+
+
+uvicorn.run(app, port=9443, ssl_certfile="/provider/provider.pem", ssl_keyfile="/provider/provider.pem")

@@ -1,0 +1,103 @@
+"""Flower with other settings in .env, and with a history that something happened to."""
+
+import contextlib
+
+import httpx2
+import pytest
+
+from tests.stack.conftest import wait_until
+from tests.stack.faults import faults
+from tests.variants import Variant
+
+VARIANTS = [Variant.of()]
+
+
+@contextlib.contextmanager
+def flower_with(stack, **env):
+    """Flower with these variables."""
+    stack.up("flower", **env)
+    try:
+        yield
+    finally:
+        stack.up("flower")
+
+
+def refusal(stack, **env):
+    """What Flower says that does not start with these variables."""
+    variables = [part for name, value in env.items() for part in ("--env", f"{name}={value}")]
+    with pytest.raises(AssertionError) as stopped:
+        stack.compose("run", "--rm", "--no-deps", "-T", *variables, "flower")
+    return str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("FLOWER_PASSWORD", ""), ("FLOWER_PASSWORD", "pa,ss"), ("FLOWER_PASSWORD", "pässword")]
+)
+def test_a_password_that_cannot_be_used_stops_it_with_a_line(stack, variable, value):
+    said = refusal(stack, **{variable: value})
+    assert f"{variable} is refused: it has to be at least one character" in said
+    assert "Traceback" not in said
+
+
+def test_a_folder_that_it_cannot_write_to_stops_it_with_a_line(stack):
+    said = refusal(stack, FLOWER_DB="/srv/flower")
+    assert (
+        "FLOWER_DB is refused: it has to be a file in a folder that user 10001 may write to, unlike /srv/flower" in said
+    )
+    assert "Traceback" not in said
+
+
+def test_several_users(stack):
+    with flower_with(stack, FLOWER_MORE_USERS="ann:one,bob:two"):
+        for user in (("ann", "one"), ("bob", "two"), stack.flower_login["auth"]):
+            assert httpx2.get("http://localhost:5555/tasks", auth=user).status_code == 200, user
+        assert httpx2.get("http://localhost:5555/tasks", auth=("ann", "two")).status_code == 401
+
+
+def test_read_only(stack):
+    with flower_with(stack, FLOWER_READ_ONLY="true"):
+        (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to know the worker")
+        for path in (f"/api/worker/shutdown/{name}", f"/api/worker/pool/grow/{name}?n=1", "/api/task/async-apply/add"):
+            assert stack.flower.post(path, json={}).status_code == 403, path
+        assert "worker-shutdown" not in stack.flower.get(f"/worker/{name}").text
+        assert stack.flower.get("/dashboard").status_code == 200
+
+
+def test_under_a_path(stack):
+    with flower_with(stack, FLOWER_URL_PREFIX="flower"):
+        page = stack.flower.get("/flower/dashboard")
+        assert page.status_code == 200
+        for address in ("/flower/dashboard/dashboard.js", "/flower/dashboard/dashboard.css", "/flower/api/dashboard"):
+            assert address in page.text
+            assert stack.flower.get(address).status_code == 200, address
+        assert stack.flower.get("/flower/monitor").headers["location"] == "/flower/dashboard"
+        assert stack.flower.get("/flower/api/workers/stats").status_code == 200
+        assert httpx2.get("http://localhost:5555/flower/api/dashboard").status_code == 401
+        assert stack.flower.get("/dashboard").status_code == 404
+
+
+def test_a_crash_loses_no_more_than_since_the_last_save(stack):
+    task_id = stack.accept("add", x=2, y=3)
+    stack.in_flower(task_id, "SUCCESS")
+    before = saved_at(stack)
+    wait_until(lambda: saved_at(stack) > before, 90, "the next save")
+    faults.crash("flower")
+    assert stack.in_flower(task_id, "SUCCESS")["result"] == "5.0"
+
+
+def saved_at(stack):
+    code = "import pathlib; print(max([0, *(f.stat().st_mtime for f in pathlib.Path('/data').glob('flower*'))]))"
+    return float(stack.compose("exec", "-T", "flower", "python", "-c", code))
+
+
+def test_a_history_that_cannot_be_read_is_named_and_put_aside(stack):
+    write = "import pathlib; [f.write_bytes(b'?' * 4096) for f in pathlib.Path('/data').glob('flower*')]"
+    files = "import pathlib; print([f.name for f in pathlib.Path('/data').glob('*.corrupt')])"
+    stack.in_flower(stack.accept("add", x=1, y=1), "SUCCESS")
+    stack.compose("restart", "flower")
+    stack.compose("kill", "flower")
+    stack.compose("run", "--rm", "--no-deps", "-T", "flower", "python", "-c", write)
+    stack.up()
+    assert "Failed to load state from '/data/flower'" in stack.compose("logs", "--no-log-prefix", "flower")
+    assert "flower" in stack.compose("exec", "-T", "flower", "python", "-c", files)
+    stack.in_flower(stack.accept("add", x=1, y=1), "SUCCESS")
