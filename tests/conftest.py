@@ -76,7 +76,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     skipped = [report for report in reporter.stats.get("skipped", []) if "stack" in report.nodeid] if reporter else []
     if skipped:
-        print(f"{len(skipped)} tests in containers were skipped: {config.stash[MISSING]}")
+        reason = config.stash[MISSING] or skipped[0].longrepr[2].removeprefix("Skipped: ")
+        print(f"{len(skipped)} tests in containers were skipped: {reason}")
 
 
 MISSING = pytest.StashKey[str]()

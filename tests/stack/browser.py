@@ -10,12 +10,17 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.stack.conftest import Stack
 
+ONLY_HERE = "MAP * ~NOTFOUND, EXCLUDE localhost"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def on_the_path() -> str | None:
-    """The browser of this machine; none lets Playwright take the one that it has downloaded."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
+def executable() -> str:
+    """The browser that is on the path, or else Playwright's own; empty when there is neither."""
+    if found := next(filter(None, map(shutil.which, NAMES)), None):
+        return found
+    with sync_playwright() as playwright:
+        own = Path(playwright.chromium.executable_path)
+    return str(own) if own.exists() else ""
 
 
 @contextmanager
@@ -27,8 +32,8 @@ def opened(stack: Stack, **options: Any) -> Iterator[Page]:
     errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=on_the_path(),
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"],
+            executable_path=executable(),
+            args=["--no-sandbox", f"--host-resolver-rules={ONLY_HERE}"],
         )
         login = stack.flower_login
         if "auth" in login:

@@ -1,5 +1,6 @@
 """The four tasks of an operator, as FLOWER.md tells them, in a browser."""
 
+import os
 import re
 from datetime import datetime
 
@@ -10,6 +11,14 @@ from tests.stack.conftest import wait_until
 from tests.variants import TEMPLATE, Variant
 
 VARIANTS = [Variant.of()]
+
+
+@pytest.fixture(autouse=True)
+def a_browser():
+    """Skip where there is no browser, but not where a pipeline relies on the result."""
+    missing = "no browser: install Chromium, or run `uv run playwright install chromium`"
+    if not browser.executable():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ def accounts(request) -> Iterator[dict[str, Account]]:
 def nothing_is_lost(request, ledger: Ledger, accounts: dict[str, Account]) -> Callable[..., Account]:
     """Draw the line under a scenario: every accepted run is done, its effect happened once."""
 
-    def drawn(ids: list[str], *, started_again: int | None = 0, timeout: float = 120) -> Account:
+    def drawn(
+        ids: list[str], *, started_again: int | None = 0, sent_again: int | None = 0, timeout: float = 120
+    ) -> Account:
         account = ledger.account(ids, timeout)
         accounts[request.node.originalname.removeprefix("test_").replace("_", " ")] = account
         print(account)
@@ -45,6 +47,8 @@ def nothing_is_lost(request, ledger: Ledger, accounts: dict[str, Account]) -> Ca
         assert (account.done, account.lost, account.duplicate_effects) == (account.accepted, 0, 0), account
         if started_again is not None:
             assert account.started_again <= started_again, account
+        if sent_again is not None:
+            assert account.sent_again <= sent_again, account
         return account
 
     return drawn

@@ -18,7 +18,8 @@ from tests.stack.conftest import Stack, wait_until
 class Account:
     """What became of the accepted runs.
 
-    `lost` are those that did not end; `started_again` counts the attempts beyond the first, which a crash excuses.
+    `lost` are those that did not end; `started_again` counts the attempts beyond the first, which a crash excuses;
+    `sent_again` counts the messages that the relay sent because it took the first for lost.
     """
 
     accepted: int
@@ -26,6 +27,7 @@ class Account:
     lost: int
     duplicate_effects: int
     started_again: int
+    sent_again: int
 
 
 @dataclass
@@ -92,12 +94,14 @@ class Ledger:
             SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND state = 'SUCCESS'
             AND EXISTS (SELECT FROM effects WHERE run_id = id AND step = 'done')
         """
+        sent_again = "SELECT coalesce(sum(greatest(publications - 1, 0)), 0) FROM task_runs WHERE id = ANY(%(ids)s)"
         return Account(
             accepted=len(ids),
             done=self.execute(done, ids=ids)[0][0],
             lost=self.unfinished(ids),
             duplicate_effects=self.repeated("done", ids),
             started_again=self.repeated("begun", ids),
+            sent_again=self.execute(sent_again, ids=ids)[0][0],
         )
 
     def repeated(self, step: str, ids: list[str]) -> int:

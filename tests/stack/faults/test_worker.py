@@ -15,7 +15,7 @@ def test_worker_crashed_in_the_middle_of_tasks(stack, nothing_is_lost):
         stack.wait_for_start(*long)
         faults.crash("worker")
     assert not load.refused
-    account = nothing_is_lost(load.ids + long, started_again=2)
+    account = nothing_is_lost(load.ids + long, started_again=2, timeout=25)  # at once, not when they are missed
     assert account.started_again == 2
 
 

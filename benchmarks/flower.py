@@ -1,0 +1,102 @@
+"""What 20,000 tasks cost Flower, and what its dashboard costs while it is open: `uv run python -m benchmarks.flower`.
+
+Renders the default project, starts it, lets Flower hear of 20,000 tasks, and prints memory, the size of the saved
+history, the time of a stop and of a start, and the share of a core that Flower uses with and without a dashboard that
+somebody looks at, side by side. Takes about four minutes, and removes what it started.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+from cookiecutter.main import cookiecutter
+
+from tests.project import Project
+from tests.stack import browser
+from tests.stack.conftest import SLUG, Stack, wait_until
+from tests.variants import TEMPLATE, Variant
+
+TASKS = 20_000
+SECONDS = 60
+
+EVENTS = f"""
+import time
+from app.celery_app import celery_app
+with celery_app.connection_for_write() as connection, celery_app.events.Dispatcher(connection) as dispatcher:
+    for number in range({TASKS}):
+        id = f"00000000-0000-4000-8000-{{number:012}}"
+        name = ("add", "fail", "flaky", "slow")[number % 4]
+        dispatcher.send("task-received", uuid=id, name=name, args="()", kwargs="{{'x': 2.0, 'y': 3.0}}", retries=0)
+        dispatcher.send("task-started", uuid=id)
+        dispatcher.send("task-succeeded", uuid=id, result="5.0", runtime=0.02)
+"""
+
+
+def processor_seconds(stack: Stack) -> float:
+    """The processor time that Flower's container has used."""
+    usage = "/sys/fs/cgroup/cpu.stat"
+    code = f"print(next(l.split()[1] for l in open('{usage}') if l.startswith('usage_usec')))"
+    return int(stack.compose("exec", "-T", "flower", "python", "-S", "-c", code)) / 1e6
+
+
+def share_of_a_core(stack: Stack) -> float:
+    """What Flower uses in a minute, in percent of a core; asking costs a little, once, in both cases."""
+    before, began = processor_seconds(stack), time.monotonic()
+    time.sleep(SECONDS)
+    return 100 * (processor_seconds(stack) - before) / (time.monotonic() - began)
+
+
+def known(stack: Stack) -> int:
+    """How many tasks Flower knows."""
+    table = {"draw": 1, "start": 0, "length": 1, "order[0][column]": 0, "columns[0][data]": "name"}
+    return stack.flower.get("/tasks/datatable", params=table).json()["recordsTotal"]
+
+
+def main() -> None:
+    """Measure, and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        rendered = cookiecutter(str(TEMPLATE), no_input=True, output_dir=folder, extra_context={"project_slug": SLUG})
+        stack = Stack(Project(Path(rendered), Variant.of()))
+        try:
+            stack.up("--build")
+            memory_before = memory(stack)
+            stack.compose("exec", "-T", "backend", "python", "-c", EVENTS)
+            wait_until(lambda: known(stack) >= TASKS, 120, "Flower to know all tasks")
+            time.sleep(SECONDS)  # so that a save has passed
+            idle = share_of_a_core(stack)
+            with browser.opened(stack) as page:
+                page.goto("/dashboard")
+                page.locator("#dashboard-dot.status-dot-live").wait_for()
+                opened = share_of_a_core(stack)
+            memory_after = memory(stack)
+            began = time.monotonic()
+            stack.compose("stop", "flower")
+            stopped = time.monotonic() - began
+            began = time.monotonic()
+            stack.compose("start", "flower")
+            wait_until(lambda: answers(stack), 60, "Flower to answer")
+            started = time.monotonic() - began
+            size = stack.compose("exec", "-T", "flower", "du", "-sk", "/data").split()[0]
+            print(f"memory: {memory_before} empty, {memory_after} with {known(stack):,} tasks")
+            print(f"history on disk: {int(size) / 1024:.1f} MiB")
+            print(f"stop, which saves: {stopped:.1f} s; start until it answers: {started:.1f} s")
+            print(f"share of a core: {idle:.2f} % idle, {opened:.2f} % with an open dashboard")
+        finally:
+            stack.down()
+
+
+def memory(stack: Stack) -> str:
+    """What Flower's container uses."""
+    return stack.compose("stats", "--no-stream", "--format", "{{.MemUsage}}", "flower").split("/")[0].strip()
+
+
+def answers(stack: Stack) -> bool:
+    """Whether Flower answers."""
+    try:
+        return stack.flower.get("/healthcheck").status_code == 200
+    except Exception:
+        return False
+
+
+if __name__ == "__main__":
+    main()
