@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 CHOICES = json.loads(r"""{{ cookiecutter | choices | tojson }}""")
+# What was given on the command line or in a configuration, before cookiecutter rendered it; absent in a replay
+GIVEN = json.loads(r"""{{ _cookiecutter | default({}) | tojson }}""")
+# {% raw %} (what follows is Python alone)
 
 
 class Rule(NamedTuple):
@@ -35,11 +38,20 @@ RULES = [
 # cookiecutter itself checks choices, but not those of a replay
 RULES += [Rule(name, values.__contains__, f"one of {', '.join(values)}") for name, values in CHOICES.items()]
 
-refused = [rule for rule in RULES if not rule.holds(ANSWERS[rule.answer])]
-for rule in refused:
-    print(
-        f"{rule.answer}: {json.dumps(ANSWERS[rule.answer], ensure_ascii=False)} is refused: {rule.text}",
-        file=sys.stderr,
+refused = [(rule.answer, ANSWERS[rule.answer], rule.text) for rule in RULES if not rule.holds(ANSWERS[rule.answer])]
+# There cookiecutter runs what stands in an answer as Jinja, while what is typed at a prompt stays as it is
+refused += [
+    (
+        name,
+        GIVEN[name],
+        "Jinja in it would be run; type it at cookiecutter's prompt, or leave out {{, {% and {#",
     )
+    for name in ("project_name", "description", "author_name")
+    if re.search(r"\{[{%#]", GIVEN.get(name, ""))
+]
+for name, value, rule in refused:
+    shown = json.dumps(value if len(value) <= 200 else value[:200] + "…", ensure_ascii=False)
+    print(f"{name}: {shown} is refused: {rule}", file=sys.stderr)
 if refused:
     sys.exit(1)
+# {% endraw %}

@@ -35,6 +35,8 @@ def command_line(folder, *answers, hooks="yes"):
         ("project_slug", "../outside", "lowercase letters"),
         ("description", "", "at least one character"),
         ("author_name", "\u200b", "at least one character"),
+        ("description", "a {{ 7 * 7 }}", "Jinja in it would be run; type it at cookiecutter's prompt"),
+        ("author_name", "{% raw %}{% endraw %}me", "leave out {{, {% and {#"),
     ],
 )
 def test_a_refused_answer_is_named_with_its_rule(tmp_path, answer, value, rule):
