@@ -36,14 +36,19 @@ def exit_code(service: str) -> int:
 def crash(service: str, number: int = 1) -> None:
     """Kill the main process, and wait until the restart policy has brought the service back, healthy."""
     before = starts(service, number)
-    process = docker("inspect", "--format", "{{.State.Pid}}", container(service, number))
-    docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint", "bash", KILLER, "-c", f"kill -9 {process}")
+    kill(service, number)
 
     def back() -> bool:
         status = docker("inspect", "--format", "{{.State.Health.Status}}", container(service, number))
         return starts(service, number) != before and status == "healthy"
 
     wait_until(back, 90, f"{service} to come back by itself")
+
+
+def kill(service: str, number: int = 1) -> None:
+    """Kill the main process from outside; one that is frozen may die when it thaws."""
+    process = docker("inspect", "--format", "{{.State.Pid}}", container(service, number))
+    docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint", "bash", KILLER, "-c", f"kill -9 {process}")
 
 
 @contextlib.contextmanager
@@ -53,7 +58,8 @@ def frozen(service: str) -> Iterator[None]:
     try:
         yield
     finally:
-        docker("unpause", container(service))
+        if docker("inspect", "--format", "{{.State.Paused}}", container(service)) == "true":
+            docker("unpause", container(service))
 
 
 @contextlib.contextmanager

@@ -39,6 +39,19 @@ def test_broker_frozen_for_10_s(stack, nothing_is_lost):
     nothing_is_lost(load.ids, started_again=2)
 
 
+def test_broker_crashed_with_what_it_had_not_confirmed(stack, nothing_is_lost, ledger):
+    """Frozen, it takes messages into its buffers; what the relay believed to be published would die with it."""
+    before = faults.starts("rabbitmq")
+    with faults.frozen("rabbitmq"):
+        ids = [stack.accept("effect") for _ in range(50)]
+        wait_until(lambda: not relay_is_well(stack), 20, "the relay to have waited in vain")
+        published = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND to_publish IS NULL"
+        assert ledger.execute(published, ids=ids) == [(0,)]
+        faults.kill("rabbitmq")
+    wait_until(lambda: faults.starts("rabbitmq") != before, 60, "the broker to come back by itself")
+    nothing_is_lost(ids)
+
+
 def test_broker_cut_off_for_10_s(stack, nothing_is_lost):
     with under_load() as load:
         with faults.cut_off("rabbitmq"):

@@ -1,0 +1,38 @@
+"""The interface of the template: projects follow it for years, so nothing of this is ever renamed or removed."""
+
+from tests.variants import ANSWERS
+
+FROZEN = {
+    "project_name": None,
+    "project_slug": None,
+    "description": None,
+    "author_name": None,
+    "python_version": ["3.13", "3.14"],
+    "result_backend": ["rpc", "redis", "database"],
+    "flower_auth": ["basic", "none", "github", "gitlab", "google", "okta"],
+    "flower_persistence": [True, False],
+    "ci": ["github", "gitlab", "none"],
+    "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
+}
+"""Every answer with its values, the default first; none for free text. What is new is added here."""
+
+
+def test_no_answer_and_no_value_was_renamed_or_removed():
+    public = {name: value for name, value in ANSWERS.items() if not name.startswith("_")}
+    for name, values in FROZEN.items():
+        assert name in public, f"{name} is gone"
+        if values is None:
+            assert isinstance(public[name], str), name
+        elif isinstance(values[0], bool):
+            assert public[name] is values[0], name
+        else:
+            assert public[name][0] == values[0], f"{name} has another default"
+            assert set(values) <= set(public[name]), name
+
+
+def test_what_is_new_is_frozen_too():
+    values = {name: value for name, value in ANSWERS.items() if not name.startswith("_")}
+    assert set(FROZEN) == set(values)
+    assert {name: frozen for name, frozen in FROZEN.items() if isinstance(values[name], list)} == {
+        name: value for name, value in values.items() if isinstance(value, list)
+    }
