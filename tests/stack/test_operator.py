@@ -48,7 +48,7 @@ def test_debug_a_failed_task(stack, pictures):
         states = set(page.locator("#tasks-table tbody td:nth-child(3)").all_inner_texts())
         assert states == {"FAILURE"}
         browser.keep(page, pictures, "failed-tasks")
-        row.get_by_role("link").first.click()
+        row.locator(f'a[href$="/task/{task_id}"]').click()
         page.locator("#task-page").wait_for()
         text = page.locator("#task-page").inner_text()
         assert "{'reason': 'no such customer'}" in text

@@ -49,7 +49,7 @@ celery_app.conf.update(
     task_serializer="json",
     result_serializer="json",
     accept_content=["json"],
-    worker_consumer="app.worker:DeadLetterConsumer",
+    worker_consumer="app.worker:QuorumConsumer",
     worker_hijack_root_logger=False,
     timezone="UTC",
 )

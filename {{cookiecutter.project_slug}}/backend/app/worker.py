@@ -1,4 +1,4 @@
-"""What a worker does besides Celery's own: it gives a sign of life, and keeps messages that nobody can read."""
+"""What a worker does besides Celery's own: it gives a sign of life, and makes the most of quorum queues."""
 
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,25 @@ class Heartbeat(bootsteps.StartStopStep):
         FILE.unlink(missing_ok=True)
 
 
-class DeadLetterConsumer(Consumer):
-    """Leaves messages that nobody can decode to the broker's dead letters; Celery's own drops them."""
+class QuorumConsumer(Consumer):
+    """Celery's consumer, with what its own does not do on quorum queues."""
 
+    qos: Any
     task_consumer: Any
     connection_errors: tuple[type[Exception], ...]
 
+    def _update_prefetch_count(self, index: int = 0) -> None:
+        """Consume anew when the pool has grown or shrunk.
+
+        On quorum queues a prefetch count is that of a consumer, for good: more processes would get no more to do.
+        """
+        super()._update_prefetch_count(index)  # type: ignore[misc]
+        self.qos.update()
+        self.task_consumer.cancel()
+        self.task_consumer.consume()
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Reject the message, so that the broker's policy moves it."""
+        """Reject a message that nobody can decode, so that it becomes a dead letter; Celery's own drops it."""
         if message.channel is not self.task_consumer.channel:  # a control message: those need no answer
             super().on_decode_error(message, exc)
             return
