@@ -62,6 +62,12 @@ class Stack:
         """Leave nothing behind."""
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
+    def close(self) -> None:
+        """Close the clients that were used."""
+        for client in vars(self).values():
+            if isinstance(client, httpx2.Client):
+                client.close()
+
     @cached_property
     def api(self) -> httpx2.Client:
         """The API."""
@@ -158,8 +164,7 @@ def deployed(request, render) -> Iterator[Stack]:
         shutil.copy(Path(__file__).parent / tasks, stack.project.path / "backend" / "app" / "tasks")
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(stack.down)
-        for client in (stack.api, stack.flower, stack.broker):
-            cleanup.callback(client.close)
+        cleanup.callback(stack.close)
         stack.compose("--profile", "*", "build")
         stack.up()
         stack.said_at_start = stack.compose("logs", "--no-log-prefix", *OURS)

@@ -4,9 +4,10 @@ Whoever comes is the person that the parameter `login` names.
 """
 
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 import uvicorn
-from fastapi import FastAPI, Form, Header, HTTPException
+from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import RedirectResponse
 
 app = FastAPI()
@@ -25,11 +26,12 @@ def authorize(redirect_uri: str, state: str, client_id: str, login: str) -> Redi
 @app.post("/login/oauth/access_token")
 @app.post("/oauth/token")
 @app.post("/oauth2/v1/token")
-def token(code: Annotated[str, Form()], client_secret: Annotated[str, Form()]) -> dict[str, str]:
+async def token(request: Request) -> dict[str, str]:
     """A token for a code, to who knows the secret."""
-    if client_secret != "the-secret":
+    form = dict(parse_qsl((await request.body()).decode()))
+    if form["client_secret"] != "the-secret":
         raise HTTPException(401, "wrong secret")
-    return {"access_token": code}
+    return {"access_token": form["code"]}
 
 
 @app.get("/api/v3/user/emails")
@@ -45,4 +47,4 @@ def others(authorization: Annotated[str, Header()]) -> dict[str, Any]:
     return {"email": authorization.split()[1], "email_verified": True}
 
 
-uvicorn.run(app, port=9443, ssl_certfile="/provider/provider.pem", ssl_keyfile="/provider/provider.pem")
+uvicorn.run(app, host="0.0.0.0", port=9443, ssl_certfile="/provider/provider.pem", ssl_keyfile="/provider/provider.pem")

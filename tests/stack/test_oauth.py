@@ -96,7 +96,7 @@ def test_the_provider_is_asked_for_what_flower_needs(stack, person):
 def test_who_is_named_comes_in_and_stays_so(stack, person):
     """A login outlives a restart of Flower."""
     if stack.variant["flower_auth"] == "google":  # whose address cannot be another
-        person.cookies.set("user", stack.flower_login["cookies"]["user"])
+        person.cookies.set("user", stack.flower_login["cookies"]["user"], domain="localhost.local")
     else:
         assert log_in(person, "ann@example.com").status_code == 302
     assert person.get("/dashboard").status_code == 200

@@ -77,7 +77,6 @@ def test_watch_performance(stack, pictures):
         assert 0 < number(page, "success_rate") < 100
         assert page.locator("#figure-p95_runtime").inner_text() != "—"
         assert page.locator("#chart-throughput path").first.get_attribute("d") != drawn
-        browser.keep(page, pictures, "dashboard")
         page.get_by_label("Task", exact=True).select_option("fail")
         wait_until(lambda: number(page, "success_rate") == 0, 10, "the one task's figures")
         page.get_by_role("button", name="24 h").click()
@@ -152,3 +151,6 @@ def test_see_a_queue_fill_and_drain(stack, pictures):
             stack.end_of(task_id)
         page.goto("/broker")
         wait_until(lambda: ready(page) == 0, 20, "the queue to be empty")
+        page.goto("/dashboard")
+        wait_until(lambda: number(page, "queued") == 0, 20, "nothing to be queued on the dashboard")
+        browser.keep(page, pictures, "dashboard")
