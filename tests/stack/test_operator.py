@@ -58,7 +58,7 @@ def test_debug_a_failed_task(stack, pictures):
         browser.keep(page, pictures, "failed-task")
 
 
-def test_watch_performance(stack, pictures):
+def test_watch_performance(stack):
     """The dashboard moves by itself while tasks run."""
     with browser.opened(stack) as page:
         page.goto("/workers")
