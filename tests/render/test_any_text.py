@@ -4,6 +4,7 @@ The whole template is rendered in this process, by cookiecutter's own environmen
 """
 
 import contextlib
+import copy
 import io
 import json
 import tomllib
@@ -132,8 +133,8 @@ def template() -> tuple[Template, dict[str, Template]]:
 @cache
 def defaults() -> dict[str, object]:
     """The answers that cookiecutter would come to by itself."""
-    with_jinja = {"cookiecutter": ANSWERS}
-    return prompt_for_config(with_jinja, no_input=True)
+    questions = {"cookiecutter": copy.deepcopy(ANSWERS)}  # it takes the prompts out of them
+    return prompt_for_config(questions, no_input=True)
 
 
 def rendered(**typed: str) -> dict[str, str] | None:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.variants import CHOICES
+from tests.variants import CHOICES, OAUTH
 
 MARKS = {
     ("python_version", "3.13"): r'3\.13-slim|"py313"',
@@ -33,9 +33,12 @@ MARKS = {
 }
 """What is seen in a project with this answer, and in no other."""
 
+TICKET = {"backend/app/monitor/ticket.py", "backend/tests/unit/test_ticket.py"}
+
 FILES = {
     ("result_backend", "redis"): {"backend/tests/services/test_results.py"},
     ("result_backend", "database"): {"backend/tests/services/test_results.py"},
+    **dict.fromkeys([("flower_auth", provider) for provider in OAUTH], TICKET),
     ("ci", "github"): {".github/workflows/ci.yml"},
     ("ci", "gitlab"): {".gitlab-ci.yml"},
 }
