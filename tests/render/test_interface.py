@@ -1,6 +1,8 @@
 """The interface of the template: projects follow it for years, so nothing of this is ever renamed or removed."""
 
-from tests.variants import ANSWERS
+import tomllib
+
+from tests.variants import ANSWERS, TEMPLATE
 
 FROZEN = {
     "project_name": None,
@@ -28,6 +30,12 @@ def test_no_answer_and_no_value_was_renamed_or_removed():
         else:
             assert public[name][0] == values[0], f"{name} has another default"
             assert set(values) <= set(public[name]), name
+
+
+def test_the_version_is_said_once():
+    """A project says which version it came from."""
+    ours = tomllib.loads((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert ANSWERS["__version"] == ours
 
 
 def test_what_is_new_is_frozen_too():

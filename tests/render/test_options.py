@@ -24,8 +24,8 @@ MARKS = {
         True,
     ): r"flower-data|FLOWER_PERSISTENT|FLOWER_DB|FLOWER_STATE_SAVE_INTERVAL|install -d|/data/",
     ("flower_persistence", False): r"memory, and starts empty",
-    ("ci", "github"): r"runs-on:",
-    ("ci", "gitlab"): r"stage: ",
+    ("ci", "github"): r"runs-on:|\.github/workflows",
+    ("ci", "gitlab"): r"stage: |gitlab-ci",
     ("license", "MIT"): r"MIT License",
     ("license", "Apache-2.0"): r"Apache License",
     ("license", "BSD-3-Clause"): r"BSD 3-Clause",
@@ -39,7 +39,7 @@ FILES = {
     ("result_backend", "redis"): {"backend/tests/services/test_results.py"},
     ("result_backend", "database"): {"backend/tests/services/test_results.py"},
     **dict.fromkeys([("flower_auth", provider) for provider in OAUTH], TICKET),
-    ("ci", "github"): {".github/workflows/ci.yml"},
+    ("ci", "github"): {".github/workflows/ci.yml", ".github/workflows/update.yml"},
     ("ci", "gitlab"): {".gitlab-ci.yml"},
 }
 """Files that are there with this answer; all others are always there."""

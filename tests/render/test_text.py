@@ -17,7 +17,7 @@ PARSERS = {
     ".ini": lambda text: configparser.ConfigParser(interpolation=None).read_string(text),
 }
 
-LEFT_OVER = re.compile(r"\{\{|\{%|%\}|\{#|#\}|cookiecutter")
+LEFT_OVER = re.compile(r"\{\{|\{%|%\}|\{#|#\}|cookiecutter\.")
 
 
 def test_every_file_parses(texts):
