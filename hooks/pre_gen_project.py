@@ -5,6 +5,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import NamedTuple
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -37,6 +38,11 @@ RULES = [
 ]
 # cookiecutter itself checks choices, but not those of a replay
 RULES += [Rule(name, values.__contains__, f"one of {', '.join(values)}") for name, values in CHOICES.items()]
+
+if [int(part) for part in version("cookiecutter").split(".")[:2]] < [2, 7]:
+    sys.exit(
+        f"cookiecutter {version('cookiecutter')} is too old: 2.7 or newer is needed, for example by uvx cookiecutter"
+    )
 
 refused = [(rule.answer, ANSWERS[rule.answer], rule.text) for rule in RULES if not rule.holds(ANSWERS[rule.answer])]
 # There cookiecutter runs what stands in an answer as Jinja, while what is typed at a prompt stays as it is

@@ -107,7 +107,7 @@ def test_a_pending_run_that_was_revoked_never_starts(stack, ledger):
 
 
 def test_a_running_one_that_was_revoked_is_terminated(stack, ledger, nothing_is_lost):
-    """The next task has its process, once Celery has looked after its pool, every 5 s; its neighbour is not disturbed."""
+    """The next task has its process within the 5 s in which Celery looks after its pool; its neighbour works on."""
     neighbour = stack.accept("effect", seconds=12)
     task_id = stack.accept("effect", seconds=300)
     stack.wait_for_start(neighbour, task_id)
