@@ -24,7 +24,8 @@ class ObservedEvents(Events):
         self.state.event(event)
         if event["type"].startswith("task-"):
             self.figures.observe(event, self.state.tasks[event["uuid"]])
-        elif event["type"] == "worker-offline":
+        elif event["type"] == "worker-offline" or event.get("active") == 0:
+            # A heartbeat that tells of nothing at work mends what an event that got lost has left.
             self.figures.forget_worker(event["hostname"])
 
     def alive(self) -> set[str]:
