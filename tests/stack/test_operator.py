@@ -99,7 +99,7 @@ def test_the_dashboard_is_in_flowers_own_look(stack, pictures):
 
 def test_scale_workers(stack, pictures):
     """A process more, by the worker's page; two workers more, by command; throughput follows."""
-    (name,) = stack.flower.get("/api/workers", params={"refresh": 1}).json()
+    (name,) = stack.flower.get("/api/workers/stats").json()
     alone = throughput(stack)
     with browser.opened(stack) as page:
         page.goto("/workers")

@@ -21,9 +21,8 @@ def test_worker_crashed_in_the_middle_of_tasks(stack, nothing_is_lost):
 
 def test_pool_process_killed(stack, nothing_is_lost):
     with under_load(seconds=60) as load:
-        workers = stack.flower.get("/api/workers", params={"refresh": 1}).json()
-        (worker,) = workers.values()
-        victim = worker["stats"]["pool"]["processes"][0]
+        (stats,) = stack.flower.get("/api/workers/stats", params={"refresh": 1}).json().values()
+        victim = stats["pool"]["processes"][0]
         stack.compose("exec", "-T", "worker", "python", "-c", f"import os; os.kill({victim}, 9)")
         sent = len(load.ids)
         wait_until(lambda: len(load.ids) > sent + 200, 60, "more load")
