@@ -16,9 +16,10 @@ def test_a_wrong_password_is_refused(stack):
     if stack.variant["flower_auth"] == "none":
         assert stack.flower.auth is None
         return
-    for user, password in (("admin", "wrong"), ("", ""), ("admin", "")):
+    for user, password in (("admin", "wrong"), ("", ""), ("admin", ""), ("admin", "pässword")):
         answer = httpx2.get("http://localhost:5555/api/workers", auth=(user, password))
-        assert answer.status_code == 401
+        assert (answer.status_code, "www-authenticate" in answer.headers) == (401, True), password
+    assert "Traceback" not in stack.compose("logs", "--no-log-prefix", "flower")
 
 
 def test_the_broker_page_has_the_queue_and_the_dead_letters(stack):

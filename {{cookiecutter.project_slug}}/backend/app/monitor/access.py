@@ -46,6 +46,7 @@ _DOMAIN = r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*"
 _PERSON = rf"[A-Za-z0-9._%+'-]+@{_DOMAIN}"
 _PEOPLE = re.compile(rf"{_PERSON}(\|{_PERSON})*|\.\*@{_DOMAIN}")
 _HOST = re.compile(r"[\w.-]+(:\d+)?")
+_PATH = re.compile(r"([\w.-]+(/[\w.-]+)*)?")
 _SECRET = re.compile(r"\S{32,}")
 
 RULES = [
@@ -61,6 +62,7 @@ RULES = [
     Rule("FLOWER_GITHUB_OAUTH_DOMAIN", _HOST.fullmatch, "the name of a host, such as github.com"),
     Rule("FLOWER_GITLAB_OAUTH_DOMAIN", _HOST.fullmatch, "the name of a host, such as gitlab.com"),
     Rule("FLOWER_OAUTH2_OKTA_BASE_URL", _is_address, "an address, such as https://example.okta.com/oauth2"),
+    Rule("FLOWER_URL_PREFIX", _PATH.fullmatch, "empty, or a path without a slash at its ends, such as flower"),
     Rule("FLOWER_DB", _can_be_written, f"a file in a folder that user {os.getuid()} may write to, unlike {{value}}"),
 ]
 

@@ -1,6 +1,7 @@
 """Flower, with what this project adds to it."""
 
 import time
+from base64 import b64decode
 from pathlib import Path
 from typing import Any, override
 from urllib.parse import urlparse
@@ -57,17 +58,20 @@ class Application(Flower):
 
     async def look(self) -> None:
         """Note what is at work and what waits, and get to know the workers that are new."""
-        if not self.events.alive() <= set(self.workers):
+        alive = self.events.alive()
+        if not alive <= set(self.workers):
             self.update_workers()
         broker = Broker(self.broker_uri_with_password, http_api=self.options.broker_api)
         queues = await broker.queues(pages.QUEUES)
         lengths = {queue["name"]: queue.get("messages_ready", 0) for queue in queues}
-        self.events.figures.look(time.time(), lengths, QUEUE)
+        self.events.figures.look(time.time(), lengths, QUEUE, alive)
 
     @override
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         if is_foreign(request):
             return self.get_handler_delegate(request, web.ErrorHandler, {"status_code": 403})
+        if not is_ascii_login(request):  # which Flower cannot compare, and answers with 500
+            del request.headers["Authorization"]
         return super().find_handler(request, **kwargs)
 
 
@@ -79,6 +83,14 @@ def is_foreign(request: HTTPServerRequest) -> bool:
     if site:
         return site not in {"same-origin", "none"}
     return bool(origin) and urlparse(origin).netloc != request.host
+
+
+def is_ascii_login(request: HTTPServerRequest) -> bool:
+    """Whether a user and a password that come with a request, if they do, are ASCII, as all that are right are."""
+    try:
+        return b64decode(request.headers.get("Authorization", "").partition(" ")[2]).isascii()
+    except ValueError:
+        return True
 
 
 class NoForeignReaders(web.OutputTransform):

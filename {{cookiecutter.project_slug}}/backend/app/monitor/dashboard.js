@@ -150,9 +150,13 @@
         let pause = 5;
         try {
             const query = new URLSearchParams(Object.entries(choice).filter(([, value]) => value !== ""));
-            const answer = await fetch(dashboard.dataset.figures + "?" + query);
+            const answer = await fetch(dashboard.dataset.figures + "?" + query, {redirect: "manual"});
+            if (answer.type === "opaqueredirect" || answer.status === 401) {
+                say("Log in again: load this page anew", "error");
+                return;
+            }
             if (!answer.ok) {
-                throw new Error(answer.status === 401 ? "Log in again" : await answer.text());
+                throw new Error(await answer.text());
             }
             const report = await answer.json();
             if (mine !== asked) {
@@ -160,7 +164,7 @@
             }
             show(report);
             say("Updated " + new Date().toLocaleTimeString(), "live");
-            pause = Math.min(30, report.step / 2);
+            pause = Math.min(60, report.step / 2);
         } catch (error) {
             say("No answer: " + error.message, "error");
         }

@@ -1,12 +1,12 @@
 """What the dashboard draws: how many tasks ended and how, and how long they ran, by task and by worker, over a day.
 
-Figures are kept in intervals of 5 s for an hour and of a minute for a day, and nothing else is: so their memory is
-bounded, and drawing them costs the same however many tasks Flower knows.
+Figures are kept in intervals of 5 s for an hour and of a minute for a day, and nothing else is. So their memory is
+bounded, and drawing them costs the same, however many tasks Flower knows.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -16,12 +16,16 @@ SHORTEST, LONGEST = 5, 1440
 POINTS = 180
 """At most that many points in a graph."""
 
+PAIRS = 50
+"""So many pairs of a task and a worker are told apart in an interval; what comes after them is "other"."""
+
 _GROWTH = math.log(1.05)  # run times are counted in bins, each 5 % wider than the one before
 
 _ENDS = {"SUCCESS": "succeeded", "FAILURE": "failed"}
+_AT_WORK = {"STARTED", "PROGRESS"}
 
 
-@dataclass
+@dataclass(slots=True)
 class Count:
     """What was counted in some time; run times are those of successes, in seconds, as Celery tells no others."""
 
@@ -29,7 +33,7 @@ class Count:
     failed: int = 0
     retried: int = 0
     seconds: float = 0.0
-    bins: Counter[int] = field(default_factory=Counter)
+    bins: dict[int, int] = field(default_factory=dict)
 
     def add(self, other: Self) -> None:
         """Count what another has counted."""
@@ -38,12 +42,13 @@ class Count:
         self.retried += other.retried
         self.seconds += other.seconds
         for each, times in other.bins.items():
-            self.bins[each] += times
+            self.bins[each] = self.bins.get(each, 0) + times
 
     def ran(self, seconds: float) -> None:
         """Count a run time."""
         self.seconds += seconds
-        self.bins[math.ceil(math.log(max(seconds, 1e-4)) / _GROWTH)] += 1
+        each = math.ceil(math.log(max(seconds, 1e-4)) / _GROWTH)
+        self.bins[each] = self.bins.get(each, 0) + 1
 
     @property
     def ended(self) -> int:
@@ -66,7 +71,7 @@ class Count:
         seen = 0
         for each in sorted(self.bins):
             seen += self.bins[each]
-            if seen >= 0.95 * self.bins.total():
+            if seen >= 0.95 * self.succeeded:
                 return math.exp((each - 0.5) * _GROWTH)
         return None
 
@@ -97,7 +102,7 @@ class Interval:
 
 
 class Tier:
-    """Intervals of the same length, the newest `size` of them."""
+    """Intervals of the same length: the one that is not over yet, and `size` before it."""
 
     def __init__(self, length: int, size: int) -> None:
         self.length = length
@@ -110,7 +115,7 @@ class Tier:
         if number not in self._intervals:
             self._intervals[number] = Interval()
             newest = max(self._intervals)
-            for old in [each for each in self._intervals if each <= newest - self.size]:
+            for old in [each for each in self._intervals if each < newest - self.size]:
                 del self._intervals[old]
         return self._intervals.get(number) or Interval()
 
@@ -128,17 +133,21 @@ class Figures:
         self._coarse = Tier(60, LONGEST)
         self._at_work: dict[str, tuple[str, str]] = {}
         self._queues: dict[str, int] = {}
+        self.tasks: set[str] = set()
+        self.workers: set[str] = set()
 
     def restore(self, tasks: Iterable[Any]) -> None:
-        """Count tasks that Flower remembers from before its start."""
+        """Take over what Flower remembers from before its start: the tasks that ended, and those at work."""
         for task in tasks:
             if task.state in _ENDS and task.worker:
                 self._count(task, task.worker.hostname, _ENDS[task.state], task.timestamp)
+            elif task.state in _AT_WORK and task.worker:
+                self._at_work[task.uuid] = (task.name or "unknown", task.worker.hostname)
 
     def observe(self, event: Mapping[str, Any], task: Any) -> None:
         """Count what an event of a task tells, `task` being all that Flower knows of it."""
         kind = event["type"].removeprefix("task-")
-        if kind == "started":
+        if kind in {"started", "progress"}:
             self._at_work[event["uuid"]] = (task.name or "unknown", event["hostname"])
         elif kind in {"succeeded", "failed", "retried", "revoked", "rejected"}:
             self._at_work.pop(event["uuid"], None)
@@ -149,58 +158,70 @@ class Figures:
         """Nothing is at work any more on a worker that is gone."""
         self._at_work = {each: key for each, key in self._at_work.items() if key[1] != worker}
 
-    def look(self, now: float, queues: Mapping[str, int], waiting: str) -> None:
-        """Note what is at work and what waits, `waiting` being the queue that counts."""
+    def look(self, now: float, queues: Mapping[str, int], waiting: str, alive: Container[str]) -> None:
+        """Note what is at work on workers that are `alive`, and what waits, `waiting` being the queue that counts."""
         self._queues = dict(queues)
         for tier in (self._fine, self._coarse):
             interval = tier.at(now)
-            interval.active = Counter(self._at_work.values())
+            interval.active = Counter(self._active(alive))
             interval.queued = queues.get(waiting)
 
+    def _active(self, alive: Container[str]) -> list[tuple[str, str]]:
+        return [key for key in self._at_work.values() if key[1] in alive]
+
     def _count(self, task: Any, worker: str, kind: str, time: float) -> None:
+        key = (task.name or "unknown", worker)
+        self.tasks.add(key[0])
+        self.workers.add(worker)
         for tier in (self._fine, self._coarse):
-            count = tier.at(time).counts.setdefault((task.name or "unknown", worker), Count())
+            counts = tier.at(time).counts
+            count = counts.setdefault(key if key in counts or len(counts) < PAIRS else ("other", "other"), Count())
             setattr(count, kind, getattr(count, kind) + 1)
             if kind == "succeeded":
                 count.ran(task.runtime or 0)
 
-    def report(self, now: float, minutes: int, task: str | None = None, worker: str | None = None) -> dict[str, Any]:
+    def report(
+        self, now: float, minutes: int, alive: Container[str], task: str | None = None, worker: str | None = None
+    ) -> dict[str, Any]:
         """The figures of the last `minutes`, of all or of one task or worker, up to the last interval that has ended.
+
+        What is active now is so on a worker that is `alive`.
 
         Rates are from 0 to 1, run times in seconds, `time` in seconds since 1970. A figure that there is none of, as
         the average of nothing, is null.
         """
         tier = self._fine if minutes * 60 <= self._fine.length * self._fine.size else self._coarse
         step = math.ceil(minutes * 60 / POINTS / tier.length) * tier.length
-        end = now // step * step
+        end = now // tier.length * tier.length
         start = end - math.ceil(minutes * 60 / step) * step
 
         def chosen(key: tuple[str, str]) -> bool:
             return task in (None, key[0]) and worker in (None, key[1])
 
-        total = Count()
-        by_task: dict[str, Count] = {}
-        by_worker: dict[str, Count] = {}
+        pairs: dict[tuple[str, str], Count] = {}
         points: list[dict[str, Any]] = []
         time = start
         while time < end:
-            point, active, queued = Count(), None, None
+            counts: dict[tuple[str, str], Count] = {}
+            active = queued = None
             for interval in tier.between(time, time + step):
                 for key, count in interval.counts.items():
-                    by_task.setdefault(key[0], Count())
-                    by_worker.setdefault(key[1], Count())
-                    if chosen(key):
-                        point.add(count)
-                        by_task[key[0]].add(count)
-                        by_worker[key[1]].add(count)
+                    counts.setdefault(key, Count()).add(count)
                 if interval.active is not None:
                     active = sum(times for key, times in interval.active.items() if chosen(key))
                     queued = interval.queued
-            total.add(point)
+            for key, count in counts.items():
+                pairs.setdefault(key, Count()).add(count)
+            point = _sum(count for key, count in counts.items() if chosen(key))
             points.append({"time": time + step, **point.figures(step), "active": active, "queued": queued})
             time += step
-        at_work = [key for key in self._at_work.values() if chosen(key)]
+        at_work = [key for key in self._active(alive) if chosen(key)]
         span = end - start
+        total = _sum(count for key, count in pairs.items() if chosen(key))
+        by_task, by_worker = (
+            {name: _sum(count for key, count in pairs.items() if key[part] == name and chosen(key)) for name in names}
+            for part, names in enumerate(({key[0] for key in pairs}, {key[1] for key in pairs}))
+        )
         return {
             "minutes": minutes,
             "step": step,
@@ -212,6 +233,13 @@ class Figures:
             "workers": _each(by_worker, Counter(key[1] for key in at_work), span),
             "series": {name: [point[name] for point in points] for name in points[0]},
         }
+
+
+def _sum(counts: Iterable[Count]) -> Count:
+    total = Count()
+    for count in counts:
+        total.add(count)
+    return total
 
 
 def _each(counts: Mapping[str, Count], active: Mapping[str, int], seconds: float) -> dict[str, dict[str, Any]]:

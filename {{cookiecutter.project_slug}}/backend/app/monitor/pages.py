@@ -50,13 +50,12 @@ class DashboardFigures(BaseApiHandler):
             raise HTTPError(400, f"minutes: {minutes} is refused: a whole number from {SHORTEST} to {LONGEST}")
         task, worker = (self.get_argument(name, None, escape=False) or None for name in ("task", "worker"))
         events = self.application.events
-        events.alive()
-        report = events.figures.report(time.time(), minutes, task, worker)
-        if task is not None and task not in report["tasks"] and task not in self.capp.tasks:
+        alive, figures = events.alive(), events.figures
+        if task is not None and task not in figures.tasks and task not in self.capp.tasks:
             raise HTTPError(404, f"Unknown task '{task}'")
-        if worker is not None and worker not in report["workers"] and worker not in events.state.workers:
+        if worker is not None and worker not in figures.workers and worker not in events.state.workers:
             raise HTTPError(404, f"Unknown worker '{worker}'")
-        self.write(report)
+        self.write(figures.report(time.time(), minutes, alive, task, worker))
 
 
 class WorkersStats(BaseApiHandler):

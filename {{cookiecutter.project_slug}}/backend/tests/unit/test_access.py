@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,14 @@ def test_what_a_provider_asks_for_besides() -> None:
     ):
         with pytest.raises(SystemExit, match="is refused"):
             access.check(environment)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "usable"), [("", True), ("flower", True), ("a/b", True), ("/flower", False), ("a b", False)]
+)
+def test_a_path_has_no_slash_at_its_ends(prefix: str, *, usable: bool) -> None:
+    with contextlib.nullcontext() if usable else pytest.raises(SystemExit, match="FLOWER_URL_PREFIX"):
+        access.check({"FLOWER_URL_PREFIX": prefix})
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:

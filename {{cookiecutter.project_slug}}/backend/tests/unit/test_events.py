@@ -21,7 +21,7 @@ def tell(events: ObservedEvents, kind: str, **fields: Any) -> None:
 
 
 def active(events: ObservedEvents) -> int:
-    total: int = events.figures.report(NOW, 5)["total"]["active"]
+    total: int = events.figures.report(NOW, 5, {"worker@a"})["total"]["active"]
     return total
 
 
@@ -41,8 +41,19 @@ def test_a_heartbeat_mends_what_an_event_that_got_lost_has_left(events: Observed
     assert active(events) == 0
 
 
-def test_nothing_is_at_work_on_a_worker_that_is_not_heard_of(events: ObservedEvents) -> None:
-    tell(events, "worker-heartbeat", active=1)  # long ago
+def test_a_run_that_has_ended_is_counted_once(events: ObservedEvents) -> None:
+    """Its message may be delivered again; the worker refuses it then, or repeats its outcome."""
+    for _ in range(2):
+        tell(events, "task-received", uuid="1", name="add")
+        tell(events, "task-started", uuid="1")
+        tell(events, "task-succeeded", uuid="1", result="5", runtime=0.1)
+    assert events.figures.report(NOW + 5, 5, {"worker@a"})["total"]["succeeded"] == 1
+    tell(events, "task-started", uuid="1")
+    assert active(events) == 0
+
+
+def test_nothing_is_at_work_on_a_worker_that_stays_silent(events: ObservedEvents) -> None:
+    tell(events, "worker-heartbeat", active=1)  # years ago
     tell(events, "task-started", uuid="1")
     assert events.alive() == set()
     assert active(events) == 0
