@@ -1,5 +1,6 @@
 """The interface of the template: projects follow it for years, so nothing of this is ever renamed or removed."""
 
+import re
 import tomllib
 
 from tests.variants import ANSWERS, TEMPLATE
@@ -36,6 +37,8 @@ def test_the_version_is_said_once():
     """A project says which version it came from."""
     ours = tomllib.loads((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert ANSWERS["__version"] == ours
+    changes = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (?:Unreleased|(\S+) - \d{4}-\d\d-\d\d)$", changes, re.M)[1] in (None, ours)
 
 
 def test_what_is_new_is_frozen_too():

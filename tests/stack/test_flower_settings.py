@@ -63,6 +63,24 @@ def test_read_only(stack):
         assert stack.flower.get("/dashboard").status_code == 200
 
 
+def test_every_control_of_a_worker_works(stack):
+    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to know the worker")
+    for path, params, said in (
+        (f"/api/worker/pool/restart/{name}", {}, "Restarting"),
+        ("/api/task/rate-limit/add", {"workername": name, "ratelimit": "50/s"}, "new rate limit set"),
+        ("/api/task/timeout/add", {"workername": name, "soft": 60, "hard": 70}, "time limits set"),
+        (f"/api/worker/queue/add-consumer/{name}", {"queue": "another"}, "another"),
+        (f"/api/worker/queue/cancel-consumer/{name}", {"queue": "another"}, "another"),
+    ):
+        answer = stack.flower.post(path, params=params)
+        assert (answer.status_code, said in answer.text) == (200, True), f"{path}: {answer.status_code} {answer.text}"
+        assert stack.end_of(stack.accept("add", x=1, y=1))["state"] == "SUCCESS", path
+    before = faults.starts("worker")
+    assert stack.flower.post(f"/api/worker/shutdown/{name}").status_code == 200
+    wait_until(lambda: faults.starts("worker") != before, 60, "Docker to start the worker again")
+    assert stack.end_of(stack.accept("add", x=1, y=1), timeout=60)["state"] == "SUCCESS"
+
+
 def test_under_a_path(stack):
     with flower_with(stack, FLOWER_URL_PREFIX="flower"):
         page = stack.flower.get("/flower/dashboard")
