@@ -17,7 +17,7 @@ def test_a_wrong_password_is_refused(stack):
         assert stack.flower.auth is None
         return
     for user, password in (("admin", "wrong"), ("", ""), ("admin", ""), ("admin", "pässword")):
-        answer = httpx2.get("http://localhost:5555/api/workers", auth=(user, password))
+        answer = httpx2.get("http://localhost:5555/workers", auth=(user, password))
         assert (answer.status_code, "www-authenticate" in answer.headers) == (401, True), password
     assert "Traceback" not in stack.compose("logs", "--no-log-prefix", "flower")
 
