@@ -49,11 +49,17 @@ def test_a_refused_answer_is_named_with_its_rule(tmp_path, answer, value, rule):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_refusal_is_said_at_once(tmp_path):
+def test_every_refusal_is_said_at_once_and_nothing_else(tmp_path):
     done = command_line(tmp_path, "project_slug=Not a slug", "author_name= ")
-    said = done.stdout + done.stderr
-    assert "project_slug: " in said
-    assert "author_name: " in said
+    assert done.returncode == 1
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == ["project_slug", "author_name"]
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_of_a_long_text_is_short(tmp_path):
+    done = command_line(tmp_path, "description=" + "\t" * 3000)
+    assert len(done.stdout) < 600
 
 
 @pytest.mark.parametrize("answer", [name for name in CHOICES if isinstance(ANSWERS[name], list)])

@@ -144,7 +144,7 @@ def test_an_older_cookiecutter_is_told_so(tmp_path):
     (tmp_path / "cookiecutter-2.6.0.dist-info" / "METADATA").write_text("Name: cookiecutter\nVersion: 2.6.0\n")
     done = cookiecutter(TEMPLATE, "--no-input", folder=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    assert "cookiecutter 2.6.0 is too old: 2.7 or newer is needed" in done.stderr
+    assert "cookiecutter 2.6.0 is too old: 2.7 or newer is needed" in done.stdout
     assert not (tmp_path / "my-service").exists()
 
 
