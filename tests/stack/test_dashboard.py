@@ -14,10 +14,11 @@ def figures(stack, **params):
 
 
 def test_the_figures_follow_what_runs(stack):
-    before = figures(stack)["tasks"]
+    before = figures(stack, minutes=60)["tasks"]
 
     def more(task, figure):
-        return figures(stack)["tasks"].get(task, {}).get(figure, 0) - before.get(task, {}).get(figure, 0)
+        now = figures(stack, minutes=60)["tasks"]
+        return now.get(task, {}).get(figure, 0) - before.get(task, {}).get(figure, 0)
 
     ids = [stack.accept("add", x=1, y=1) for _ in range(8)] + [stack.accept("fail") for _ in range(2)]
     ids.append(stack.accept("flaky", failures=1))
