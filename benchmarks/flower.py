@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx2
 from cookiecutter.main import cookiecutter
 
 from tests.project import Project
@@ -102,7 +103,7 @@ def answers(stack: Stack) -> bool:
     """Whether Flower answers."""
     try:
         return stack.flower.get("/healthcheck").status_code == 200
-    except Exception:
+    except httpx2.HTTPError:
         return False
 
 
