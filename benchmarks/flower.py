@@ -21,7 +21,6 @@ TASKS = 20_000
 SECONDS = 60
 
 EVENTS = f"""
-import time
 from app.celery_app import celery_app
 with celery_app.connection_for_write() as connection, celery_app.events.Dispatcher(connection) as dispatcher:
     for number in range({TASKS}):
@@ -31,7 +30,6 @@ with celery_app.connection_for_write() as connection, celery_app.events.Dispatch
         dispatcher.send("task-started", uuid=id)
         dispatcher.send("task-succeeded", uuid=id, result="5.0", runtime=0.02)
 """
-
 
 USED = """
 import os, pathlib
@@ -71,7 +69,6 @@ def main() -> None:
             memory_before = memory(stack)
             stack.compose("exec", "-T", "backend", "python", "-c", EVENTS)
             wait_until(lambda: known(stack) >= TASKS, 120, "Flower to know all tasks")
-            time.sleep(SECONDS)  # so that a save has passed
             idle = share_of_a_core(stack)
             with browser.opened(stack) as page:
                 page.goto("/dashboard")

@@ -173,7 +173,7 @@ def message(row: Row[Any]) -> aio_pika.Message:
 
 def sent_events(rows: Sequence[Row[Any]]) -> aio_pika.Message:
     """The events by which Celery itself would tell that these runs were sent: Flower shows them as PENDING."""
-    clock: Any = celery_app.clock  # type: ignore[attr-defined]
+    app: Any = celery_app
     events = []
     for row in rows:
         made = celery_app.amqp.create_task_message(
@@ -185,7 +185,7 @@ def sent_events(rows: Sequence[Row[Any]]) -> aio_pika.Message:
                 hostname=anon_nodename(),
                 utcoffset=0,
                 pid=os.getpid(),
-                clock=clock.forward(),
+                clock=app.clock.forward(),
                 queue=QUEUE,
                 exchange=QUEUE,
                 routing_key=QUEUE,

@@ -53,7 +53,8 @@ class QuorumConsumer(Consumer):
 
         On quorum queues a prefetch count is that of a consumer, for good: more processes would get no more to do.
         """
-        super()._update_prefetch_count(index)  # type: ignore[misc]
+        celerys_own: Any = super()
+        celerys_own._update_prefetch_count(index)
         self.qos.update()
         self.task_consumer.cancel()
         self.task_consumer.consume()

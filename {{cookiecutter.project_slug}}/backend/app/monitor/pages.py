@@ -70,12 +70,12 @@ class WorkersStats(BaseApiHandler):
         self.write({name: known[name]["stats"] for name in sorted(alive) if "stats" in known.get(name, {})})
 
 
-class WithDeadLetters:
+class WithDeadLetters(BaseHandler):
     """Where Flower lists the queues that workers take from, list the dead letters, too."""
 
     def get_active_queue_names(self) -> list[str]:
         """The names of the queues."""
-        return sorted({*super().get_active_queue_names(), *QUEUES})  # type: ignore[misc]
+        return sorted({*super().get_active_queue_names(), *QUEUES})
 
 
 class Broker(WithDeadLetters, BrokerView):
