@@ -1,19 +1,26 @@
-"""Write .env, with fresh secrets where .env.example leaves them out, and say what comes next."""
+"""Remove folders that rendered empty, write .env with fresh secrets, and print the next steps."""
 
+import contextlib
+import json
 import re
 import secrets
 from pathlib import Path
 
 ENV = Path(".env")
 SECRET = re.compile(r"^\w+_(?:PASS|PASSWORD|COOKIE_SECRET)=$", re.M)
+FOLDERS = json.loads(r"""{{ cookiecutter.project_slug | folders | tojson }}""")
 
 
 def with_secrets(example: str) -> str:
-    """The text of .env.example, each secret that is empty there made of 32 random characters, safe everywhere."""
+    """Return the text of .env.example with each empty secret set to 32 random hexadecimal digits."""
     return SECRET.sub(lambda line: line[0] + secrets.token_hex(16), example)
 
 
-if not ENV.exists():  # rendering anew over a project must not lock it out of its own data
+for folder in FOLDERS:  # the conditions are in file names, so every folder is created
+    with contextlib.suppress(OSError):  # it has files
+        Path(folder).rmdir()
+
+if not ENV.exists():  # rendering again over a project must keep its passwords
     ENV.touch(mode=0o600)
     ENV.write_text(with_secrets(Path(".env.example").read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
 
@@ -23,10 +30,10 @@ print(
 
     cd {{ cookiecutter.project_slug }}
 {% if cookiecutter.__oauth %}
-    (register Flower at {{ cookiecutter.__oauth }}, and fill in the empty FLOWER_... values of .env: FLOWER.md says how)
+    (register Flower with {{ cookiecutter.__oauth }} and fill in the empty FLOWER_... values in .env; see FLOWER.md)
 {% endif %}
     docker compose up --build --wait
 
-Then open http://localhost:8060 (API) and http://localhost:5555 (Flower); README.md has the rest.
+Then open http://localhost:8060 (API) and http://localhost:5555 (Flower). README.md has the details.
 """
 )

@@ -1,11 +1,14 @@
-"""Refuse, each in one line, what is known only now: answers of a replay, and text that was run as Jinja."""
+"""Reject answers of a replay that are invalid, and text that cookiecutter evaluated as Jinja."""
 
 import json
 import sys
 
-# What was given before cookiecutter rendered it is absent in a replay
-REFUSED = json.loads(r"""{{ ((cookiecutter | refused) + (_cookiecutter | default({}) | run_as_jinja)) | tojson }}""")
+# _cookiecutter holds the answers before cookiecutter rendered them; a replay has none
+VIOLATIONS = [
+    *json.loads(r"""{{ cookiecutter | violations | tojson }}"""),
+    *json.loads(r"""{{ _cookiecutter | default({}) | evaluated_text | tojson }}"""),
+]
 
-if REFUSED:
-    print("\n".join(REFUSED), file=sys.stderr)
+if VIOLATIONS:
+    print("\n".join(VIOLATIONS), file=sys.stderr)
     sys.exit(1)

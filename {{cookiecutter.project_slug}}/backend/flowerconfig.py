@@ -1,14 +1,14 @@
-"""Flower's configuration; what docker-compose.yml adds comes as FLOWER_... variables."""
+"""Flower's configuration; docker-compose.yml adds more as FLOWER_... variables."""
 
 import os
 
 import flower.command
 from celery import states
 
-from app import logs
-from app.monitor import access
-from app.monitor.application import Application
-from app.settings import settings
+from app.core import logs
+from app.core.monitor import access
+from app.core.monitor.application import Application
+from app.core.settings import settings
 
 broker_api = settings().broker_api_url
 max_tasks = 20_000
@@ -20,7 +20,7 @@ access.check(os.environ)
 if users := access.users(os.environ):
     basic_auth = users
 
-# Progress is reported while a task is STARTED and ranks with it; unranked, it would hide that a task was REVOKED.
+# Progress is reported while a task is STARTED and has the same precedence; without one it would hide REVOKED.
 states.PRECEDENCE_LOOKUP["PROGRESS"] = states.PRECEDENCE_LOOKUP[states.STARTED]
 
 logs.configure()

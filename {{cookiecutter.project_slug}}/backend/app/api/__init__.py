@@ -1,1 +1,0 @@
-"""The API: what it accepts, what it tells of it, and how it says no."""

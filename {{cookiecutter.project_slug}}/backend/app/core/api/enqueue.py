@@ -1,0 +1,93 @@
+"""`POST /tasks/<name>` of every task that has an endpoint, generated from its signature."""
+
+from collections.abc import Callable, Coroutine, Iterable
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import APIRouter, Body, Query, Response
+from pydantic import BaseModel, Field, create_model
+from pydantic_core import PydanticUndefined
+
+from app.core.api.problems import responses
+from app.core.api.runs import TaskRun, execute, wait_for_end
+from app.core.api.transaction import CurrentRelay
+from app.core.tasks import history
+from app.core.tasks.arguments import Arguments
+from app.core.tasks.base import RecordedTask
+from app.core.tasks.relay import Relay
+
+LONGEST_WAIT = 60.0  # seconds
+
+Wait = Annotated[float, Field(ge=0, le=LONGEST_WAIT, description="seconds to wait for the end of the run")]
+
+
+class Accepted(BaseModel):
+    """The run is stored, and will be executed."""
+
+    task_id: str
+
+
+def router(tasks: Iterable[RecordedTask[..., Any]]) -> APIRouter:
+    """Return the endpoints of tasks: arguments are query parameters, or a JSON body if a query cannot express them."""
+    made = APIRouter(
+        prefix="/tasks",
+        tags=["tasks"],
+        responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    )
+    for task in tasks:
+        if task.has_endpoint:
+            made.add_api_route(
+                f"/{task.name}",
+                _with_query(task) if task.arguments.fit_query() else _with_body(task),
+                methods=["POST"],
+                name=f"enqueue_{task.name}",
+                description=task.__doc__,
+                response_model=TaskRun | Accepted,
+                responses={
+                    HTTPStatus.OK: {"model": TaskRun, "description": "The run has ended within `wait` seconds"},
+                    HTTPStatus.ACCEPTED: {"model": Accepted, "description": "The run is stored, and will be executed"},
+                },
+            )
+    return made
+
+
+def _with_query(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, Accepted | TaskRun]]:
+    query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=(Wait, 0))
+
+    async def enqueue(response: Response, relay: CurrentRelay, values: Annotated[query, Query()]) -> Accepted | TaskRun:
+        return await _enqueue(task, values, response, relay)
+
+    return enqueue
+
+
+def _with_body(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, Accepted | TaskRun]]:
+    body: Any = task.arguments
+    required = any(field.is_required() for field in body.model_fields.values())
+    default = PydanticUndefined if required else body()  # a body of optional arguments may be absent
+
+    async def enqueue(
+        response: Response,
+        relay: CurrentRelay,
+        values: Annotated[body, Body()] = default,
+        wait: Annotated[Wait, Query()] = 0,
+    ) -> Accepted | TaskRun:
+        return await _enqueue(task, values, response, relay, wait)
+
+    return enqueue
+
+
+async def _enqueue(
+    task: RecordedTask[..., Any], values: Any, response: Response, relay: Relay, wait: float = 0
+) -> Accepted | TaskRun:
+    arguments = Arguments.dump(values)
+    wait = arguments.pop("wait", wait)
+    statement = history.enqueue(str(uuid4()), task.name, task.queue_name, arguments)
+    ((run_id,),) = await execute(statement)
+    relay.wake()
+    run = await wait_for_end(run_id, wait)
+    if run is not None:
+        return run
+    response.status_code = HTTPStatus.ACCEPTED
+    response.headers["Location"] = f"/tasks/{run_id}"
+    return Accepted(task_id=run_id)

@@ -1,0 +1,74 @@
+"""Errors as problem documents (RFC 9457)."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+logger = structlog.get_logger(__name__)
+
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
+"""Exceptions raised while the database is unavailable."""
+
+
+class Problem(BaseModel):
+    """A problem document: `title` is the same for every problem of a status, `detail` describes this one."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of the problems with these statuses."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    return {int(status): {"description": status.phrase, "content": content} for status in statuses}
+
+
+def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Return the response with a problem document."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    return JSONResponse(problem.model_dump(), status, headers, media_type="application/problem+json")
+
+
+async def _http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 (registered for nothing else)
+    return problem_response(error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for nothing else)
+    faults = (f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in error.errors())
+    return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(faults))
+
+
+async def _data_error(_request: Request, error: Exception) -> JSONResponse:
+    logger.info("value rejected by PostgreSQL", error=str(error))
+    return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "PostgreSQL cannot store one of these values")
+
+
+async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
+    logger.warning("PostgreSQL is unavailable", error=str(error))
+    return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "the database is unavailable", {"Retry-After": "5"})
+
+
+async def _internal_error(_request: Request, _error: Exception) -> JSONResponse:
+    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log has the traceback")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application with a problem document."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(DataError, _data_error)
+    for error in UNAVAILABLE:
+        app.add_exception_handler(error, _unavailable)
+    app.add_exception_handler(Exception, _internal_error)

@@ -1,0 +1,189 @@
+"""List, get and revoke runs."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue
+from sqlalchemy import Executable, Row
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.core.api.problems import UNAVAILABLE, responses
+from app.core.api.transaction import CurrentRelay
+from app.core.database import async_engine
+from app.core.tasks import history
+from app.core.tasks.history import UNFINISHED, State
+
+router = APIRouter(
+    prefix="/tasks",
+    tags=["tasks"],
+    responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+TIMEOUT = 10.0  # seconds that the database has to answer
+
+
+class Progress(BaseModel):
+    """Progress of the current attempt, in the task's own unit."""
+
+    done: float
+    total: float
+
+
+class TaskRun(BaseModel):
+    """One run of a task."""
+
+    task_id: str
+    name: str
+    queue: str
+    arguments: dict[str, JsonValue] = Field(description="as passed; defaults are not included")
+    state: State
+    result: JsonValue = None
+    error: str | None = Field(description="type and message of the last exception")
+    traceback: str | None
+    progress: Progress | None
+    attempts: int = Field(description="number of starts")
+    worker: str | None = Field(description="Celery node name of the last attempt")
+    accepted_at: datetime
+    started_at: datetime | None = Field(description="start of the last attempt")
+    next_try_at: datetime | None
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Return the run that a row of the history records."""
+        return cls(task_id=row.id, **{field: row._mapping[field] for field in cls.model_fields if field != "task_id"})
+
+
+class Page(BaseModel):
+    """Runs, newest first. `next_cursor` selects the next page; it is null on the last."""
+
+    tasks: list[TaskRun]
+    next_cursor: str | None
+
+
+class Cursor(BaseModel):
+    """Position of a row in the order of the history."""
+
+    accepted_at: AwareDatetime
+    id: str
+
+    def encode(self) -> str:
+        """Return the cursor as URL-safe text."""
+        place = json.dumps([self.accepted_at.isoformat(), self.id])
+        return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Return the cursor that `encode` has written.
+
+        Raises:
+            HTTPException: 422, the text is something else.
+        """
+        try:
+            accepted_at, run_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            return cls(accepted_at=accepted_at, id=run_id)
+        except (binascii.Error, ValueError, TypeError, RecursionError) as error:
+            message = "cursor: not a next_cursor of an earlier response"
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, message) from error
+
+
+Limit = Annotated[int, Query(ge=1, le=500, description="runs per page")]
+CursorText = Annotated[str | None, Query(description="`next_cursor` of the previous page")]
+
+
+@router.get("/")
+async def list_active(limit: Limit = 100, cursor: CursorText = None) -> Page:
+    """List pending, started and retrying runs."""
+    return await _page(limit, cursor, states=UNFINISHED)
+
+
+@router.get("/history")
+async def list_history(
+    *,
+    state: Annotated[list[State] | None, Query(description="one or several states")] = None,
+    name: Annotated[str | None, Query(description="name of the task")] = None,
+    worker: Annotated[str | None, Query(description="Celery node name of the worker")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="accepted then or later: 2026-01-31T12:00:00Z")] = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page:
+    """List all runs, newest first."""
+    return await _page(limit, cursor, states=state or (), name=name, worker=worker, since=since)
+
+
+@router.get("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND))
+async def get_task(task_id: str) -> TaskRun:
+    """Get a run."""
+    run = await _find(task_id)
+    if run is None:
+        raise _not_found(task_id)
+    return run
+
+
+@router.delete("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+async def revoke_task(task_id: str, relay: CurrentRelay) -> TaskRun:
+    """Revoke a run: a pending one never starts, a running one is terminated."""
+    revoked = await execute(history.revoke(task_id))
+    if revoked:
+        relay.wake()
+        return TaskRun.of(revoked[0])
+    run = await _find(task_id)
+    if run is None:
+        raise _not_found(task_id)
+    raise HTTPException(HTTPStatus.CONFLICT, f"task {task_id} has already ended: {run.state}")
+
+
+async def execute(statement: Executable) -> list[Row[Any]]:
+    """Execute a statement in its own transaction and return its rows.
+
+    Raises:
+        sqlalchemy.exc.TimeoutError: the database does not answer in time.
+    """
+    try:
+        async with asyncio.timeout(TIMEOUT), async_engine().begin() as connection:
+            result = await connection.execute(statement)
+            return list(result) if result.returns_rows else []
+    except TimeoutError as error:
+        message = f"no answer within {TIMEOUT:g} s"
+        raise PoolTimeoutError(message) from error
+
+
+async def wait_for_end(run_id: str, seconds: float) -> TaskRun | None:
+    """Return the run if it ends within so many seconds; an unavailable database counts as time passing."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    pause = 0.02
+    while (left := deadline - loop.time()) > 0:
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, 0.5)
+        with contextlib.suppress(*UNAVAILABLE):
+            run = await _find(run_id)
+            if run is not None and run.state not in UNFINISHED:
+                return run
+    return None
+
+
+def _not_found(task_id: str) -> HTTPException:
+    return HTTPException(HTTPStatus.NOT_FOUND, f"task not found: {task_id}")
+
+
+async def _find(run_id: str) -> TaskRun | None:
+    rows = await execute(history.find(run_id))
+    return TaskRun.of(rows[0]) if rows else None
+
+
+async def _page(limit: int, cursor: str | None, **filters: Any) -> Page:
+    place = Cursor.decode(cursor) if cursor is not None else None
+    before = (place.accepted_at, place.id) if place else None
+    rows = await execute(history.page(**filters, before=before, limit=limit + 1))
+    runs = [TaskRun.of(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    last = Cursor(accepted_at=runs[-1].accepted_at, id=runs[-1].task_id).encode() if more else None
+    return Page(tasks=runs, next_cursor=last)

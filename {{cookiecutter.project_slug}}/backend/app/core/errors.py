@@ -1,0 +1,5 @@
+"""Errors in how the service is put together, reported at start."""
+
+
+class ConfigurationError(Exception):
+    """A mistake in a feature or a setting; the message is one line with place, problem and fix."""

@@ -1,0 +1,72 @@
+"""Settings, read once from the environment."""
+
+from functools import cache
+from typing import Literal
+from urllib.parse import quote
+
+from pydantic import PositiveInt, SecretStr
+from pydantic_settings import BaseSettings
+from sqlalchemy import URL
+
+
+class Settings(BaseSettings):
+    """Environment variables, in uppercase there. Those without a default are required.
+
+    The hosts default to `localhost`, where docker-compose.yml publishes the ports: tools on the host need no more than
+    the variables of `.env`. Containers get the names of the services.
+    """
+
+    postgres_host: str = "localhost"
+    postgres_port: int = 5432
+    postgres_user: str
+    postgres_password: SecretStr
+    postgres_db: str
+
+    rabbitmq_host: str = "localhost"
+    rabbitmq_port: int = 5672
+    rabbitmq_default_user: str
+    rabbitmq_default_pass: SecretStr
+
+    celery_result_backend: str = "rpc://"
+    worker_queues: str = ""
+
+    backend_processes: PositiveInt = 1
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "console"] = "json"
+
+    @property
+    def database_url(self) -> URL:
+        """SQLAlchemy URL of PostgreSQL; psycopg serves the API (async) and the worker (sync) alike."""
+        return URL.create(
+            "postgresql+psycopg",
+            username=self.postgres_user,
+            password=self.postgres_password.get_secret_value(),
+            host=self.postgres_host,
+            port=self.postgres_port,
+            database=self.postgres_db,
+        )
+
+    @property
+    def broker_url(self) -> str:
+        """AMQP URL of RabbitMQ, on its default virtual host."""
+        return f"amqp://{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_port}//"
+
+    @property
+    def broker_api_url(self) -> str:
+        """URL of RabbitMQ's management API, in the form that Flower requires."""
+        return f"http://{self._broker_user}@{self.rabbitmq_host}:15672/api/"
+
+    @property
+    def _broker_user(self) -> str:
+        password = self.rabbitmq_default_pass.get_secret_value()
+        return f"{quote(self.rabbitmq_default_user, safe='')}:{quote(password, safe='')}"
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        pydantic.ValidationError: a variable is missing or invalid; the message names it.
+    """
+    return Settings()

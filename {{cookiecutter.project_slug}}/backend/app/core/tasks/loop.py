@@ -1,0 +1,45 @@
+"""The event loop of a worker process, on which all of its `async def` tasks run."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from functools import cache
+from typing import Any
+
+CANCEL_TIMEOUT = 10.0
+"""Seconds that a cancelled task has to end, before the process goes on without it."""
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of this process, running in a thread of its own.
+
+    Celery raises the soft time limit in the main thread; a loop that ran there would be left in an undefined state.
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="async-tasks", daemon=True).start()
+    return loop
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end, and return its result.
+
+    If an exception interrupts the wait (Celery's soft time limit), the coroutine is cancelled: it gets a
+    `CancelledError` where it awaits.
+    """
+    ended = threading.Event()
+
+    async def supervised() -> Any:
+        try:
+            return await coroutine
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(supervised(), _loop())
+    try:
+        return future.result()
+    except BaseException:
+        if not future.done():
+            future.cancel()
+            ended.wait(CANCEL_TIMEOUT)
+        raise

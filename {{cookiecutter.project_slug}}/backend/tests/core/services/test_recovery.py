@@ -1,0 +1,63 @@
+"""Recovery of lost messages, by a relay in the test's own process."""
+
+import asyncio
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, insert, text
+from sqlalchemy.orm import Session
+
+from app.core import database
+from app.core.tasks import relay
+from app.core.tasks.history import State, runs
+from tests.conftest import Api
+from tests.core.tasks import QUEUE
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def lose(session: Session) -> Callable[[int], str]:
+    """Insert a run whose message was published long ago and lost."""
+
+    def inserted(publish_count: int) -> str:
+        task_id = str(uuid4())
+        long_ago = func.now() - text("interval '1 day'")
+        row = {"id": task_id, "name": "core_add", "queue": QUEUE, "arguments": {"x": 2, "y": 3}}
+        published = {"accepted_at": long_ago, "published_at": long_ago, "publish_count": publish_count}
+        session.execute(insert(runs).values(state=State.PENDING, **row, **published))
+        session.commit()
+        return task_id
+
+    return inserted
+
+
+def test_lost_message_is_published_again_or_the_run_given_up(
+    api: Api, lose: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, often = lose(1), lose(8)
+    monkeypatch.setattr(relay, "RECOVERY_INTERVAL", 0.1)
+
+    async def recover() -> None:
+        async with relay.Relay().running():
+            for task_id in (once, often):
+                await asyncio.to_thread(api.wait_for_end, task_id)
+        await database.async_engine().dispose()
+
+    asyncio.run(recover())
+    run = api.run(once)
+    assert (run["state"], run["result"], run["attempts"]) == ("SUCCESS", 5, 1)
+    run = api.run(often)
+    assert (run["state"], run["error"]) == ("FAILURE", "lost: no worker took its message, sent 8 times")
+
+
+def test_unroutable_message_does_not_hold_up_the_others(api: Api, session: Session) -> None:
+    lost, good = str(uuid4()), str(uuid4())
+    for task_id, queue in ((lost, "no-such-queue"), (good, QUEUE)):
+        row = {"id": task_id, "name": "core_add", "queue": queue, "arguments": {"x": 1, "y": 1}}
+        session.execute(insert(runs).values(state=State.PENDING, outbox_action="publish", **row))
+    session.commit()
+    assert api.wait_for_end(good)["state"] == "SUCCESS"
+    assert api.http.get("/health/ready").status_code == 200
+    assert api.http.delete(f"/tasks/{lost}").json()["state"] == "REVOKED"

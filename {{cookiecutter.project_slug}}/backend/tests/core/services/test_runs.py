@@ -1,0 +1,169 @@
+"""Runs from their enqueueing to their end, as the API reports them."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.core.tasks.base import RecordedTask
+from tests.conftest import Api
+from tests.core.tasks import (
+    Item,
+    core_add,
+    core_async,
+    core_async_revoked,
+    core_async_slow,
+    core_commit,
+    core_enqueue,
+    core_fail,
+    core_flaky,
+    core_price,
+    core_recursive,
+    core_revoked,
+    core_slow,
+)
+
+pytestmark = pytest.mark.services
+
+Enqueue = Callable[[Any], str]
+
+
+def test_run_goes_to_the_worker_and_back(api: Api, enqueue: Enqueue) -> None:
+    run = api.wait_for_end(enqueue(core_add.enqueue(x=2, y=3)))
+    assert (run["state"], run["result"], run["arguments"]) == ("SUCCESS", 5, {"x": 2, "y": 3})
+    assert (run["queue"], run["attempts"]) == ("core-tests", 1)
+    assert run["worker"].startswith("core-tests@")
+    times = [datetime.fromisoformat(run[time]) for time in ("accepted_at", "started_at", "ended_at")]
+    assert times == sorted(times)
+
+
+def test_rolled_back_enqueue_leaves_neither_row_nor_message(api: Api, enqueue: Enqueue, session: Session) -> None:
+    rolled_back = session.execute(core_add.enqueue(x=1, y=1)).scalar_one()
+    session.rollback()
+    assert api.wait_for_end(enqueue(core_add.enqueue(x=2, y=2)))["state"] == "SUCCESS"
+    assert api.http.get(f"/tasks/{rolled_back}").status_code == 404
+
+
+def test_rich_types_survive_the_way_there_and_back(api: Api, enqueue: Enqueue) -> None:
+    item = Item(day=date(2026, 1, 31), price=Decimal("10.50"), key=UUID(int=1))
+    run = api.wait_for_end(enqueue(core_price.enqueue(item, factor=Decimal("2.0"), days={date(2026, 2, 1): 1})))
+    assert run["state"] == "SUCCESS", run["traceback"]
+    assert run["arguments"]["item"] == {"day": "2026-01-31", "price": "10.50", "key": str(UUID(int=1)), "tags": []}
+    assert Item.model_validate(run["result"]) == item.model_copy(update={"price": Decimal("21.000")})
+
+
+def test_progress_is_visible_while_the_task_runs(api: Api, enqueue: Enqueue) -> None:
+    task_id = enqueue(core_slow.enqueue(duration=3))
+    run = api.wait_for(task_id, lambda run: (run["progress"] or {"done": 0})["done"] >= 1)
+    assert run["state"] == "STARTED"
+    assert run["progress"]["total"] == 3
+    assert task_id in [each["task_id"] for each in api.http.get("/tasks/").json()["tasks"]]
+    assert api.wait_for_end(task_id)["state"] == "SUCCESS"
+
+
+def test_failure_keeps_error_and_traceback(api: Api, enqueue: Enqueue) -> None:
+    run = api.wait_for_end(enqueue(core_fail.enqueue()))
+    assert (run["state"], run["error"], run["attempts"]) == ("FAILURE", "ValueError: on purpose", 1)
+    assert "tests/core/tasks.py" in run["traceback"]
+    assert run["arguments"] == {}
+
+
+@pytest.mark.parametrize(("failures", "state", "attempts"), [(1, "SUCCESS", 2), (10, "FAILURE", 3)])
+def test_retries_end_in_success_or_failure(
+    api: Api, enqueue: Enqueue, failures: int, state: str, attempts: int
+) -> None:
+    run = api.wait_for_end(enqueue(core_flaky.enqueue(failures=failures)), timeout=60)
+    assert (run["state"], run["attempts"]) == (state, attempts)
+    assert (run["error"] is None) == (state == "SUCCESS")
+
+
+def test_writes_of_a_failed_attempt_are_rolled_back(api: Api, enqueue: Enqueue) -> None:
+    marker = float(uuid4().int % 10**9)
+    run = api.wait_for_end(enqueue(core_enqueue.enqueue(x=marker, fail=True)))
+    assert (run["state"], run["attempts"]) == ("SUCCESS", 2)
+    assert api.wait_for_end(run["result"])["result"] == marker + 2
+    began = run["accepted_at"]
+    written = [each for each in api.history(name="core_add", since=began) if each["arguments"]["x"] == marker]
+    assert [each["task_id"] for each in written] == [run["result"]]
+
+
+@pytest.mark.parametrize("revoked", [core_revoked, core_async_revoked])
+def test_writes_of_a_revoked_run_are_rolled_back(api: Api, enqueue: Enqueue, revoked: RecordedTask[..., Any]) -> None:
+    marker = float(uuid4().int % 10**9)
+    run = api.wait_for_end(enqueue(revoked.enqueue(x=marker)))
+    assert run["state"] == "REVOKED"
+    assert api.wait_for_end(enqueue(core_add.enqueue(x=0, y=0)))["state"] == "SUCCESS"
+    written = api.history(name="core_add", since=run["accepted_at"])
+    assert marker not in [each["arguments"]["x"] for each in written]
+
+
+def test_commit_by_a_task_is_an_error(api: Api, enqueue: Enqueue) -> None:
+    run = api.wait_for_end(enqueue(core_commit.enqueue()))
+    assert run["state"] == "FAILURE"
+    assert "run.session commits with the end of the run" in run["error"]
+
+
+def test_task_calls_itself_directly(api: Api, enqueue: Enqueue) -> None:
+    assert api.wait_for_end(enqueue(core_recursive.enqueue(n=4)))["result"] == 24
+
+
+def test_async_tasks_share_one_event_loop_per_process(api: Api, enqueue: Enqueue) -> None:
+    runs = [api.wait_for_end(enqueue(core_async.enqueue(x=number))) for number in range(6)]
+    assert {run["state"] for run in runs} == {"SUCCESS"}, runs
+    numbers: dict[str, list[int]] = {}
+    for run in runs:
+        process, number = run["result"][1].split(":")
+        numbers.setdefault(process, []).append(int(number))
+    for counted in numbers.values():
+        assert counted == list(range(counted[0], counted[0] + len(counted)))
+    assert max(map(len, numbers.values())) >= 3  # the worker has two processes
+    for number, run in enumerate(runs):
+        assert api.wait_for_end(run["result"][0])["result"] == number
+
+
+def test_async_task_is_cancelled_at_its_soft_time_limit(api: Api, enqueue: Enqueue) -> None:
+    run = api.wait_for_end(enqueue(core_async_slow.enqueue()))
+    assert (run["state"], run["error"]) == (
+        "FAILURE",
+        "billiard.exceptions.SoftTimeLimitExceeded: SoftTimeLimitExceeded()",
+    )
+    assert api.wait_for_end(enqueue(core_async.enqueue(x=1)))["state"] == "SUCCESS"
+
+
+def test_running_task_is_revoked(api: Api, enqueue: Enqueue) -> None:
+    task_id = enqueue(core_slow.enqueue(duration=60))
+    api.wait_for(task_id, lambda run: run["state"] == "STARTED")
+    response = api.http.delete(f"/tasks/{task_id}")
+    assert (response.status_code, response.json()["state"]) == (200, "REVOKED")
+    assert api.http.delete(f"/tasks/{task_id}").status_code == 409
+    assert api.run(task_id)["state"] == "REVOKED"
+
+
+def test_unknown_run_is_not_found(api: Api) -> None:
+    for method in ("GET", "DELETE"):
+        response = api.http.request(method, "/tasks/no-such-id")
+        assert (response.status_code, response.json()["detail"]) == (404, "task not found: no-such-id")
+
+
+def test_history_filters_and_pages(api: Api, enqueue: Enqueue) -> None:
+    began = datetime.now(UTC).isoformat()
+    added = [enqueue(core_add.enqueue(x=number, y=0)) for number in range(7)]
+    failed = enqueue(core_fail.enqueue())
+    for task_id in (*added, failed):
+        api.wait_for_end(task_id)
+    assert [run["task_id"] for run in api.history(name="core_add", since=began, limit=3)] == added[::-1]
+    assert failed in [run["task_id"] for run in api.history(state="FAILURE", since=began)]
+    worker = api.run(failed)["worker"]
+    assert failed in [run["task_id"] for run in api.history(worker=worker, since=began)]
+    assert api.history(worker="nobody@nowhere") == []
+
+
+def test_all_dependencies_are_ready(api: Api) -> None:
+    assert api.http.get("/health/live").json() == {"status": "ok"}
+    ready = api.http.get("/health/ready").json()
+    assert (ready["status"], ready["database"], ready["broker"]) == ("ok", "ok", "ok")
+    assert set(ready["queues"].values()) == {"ok"}

@@ -1,0 +1,134 @@
+"""Tasks of the core tests, on a queue of their own; `celery --app=tests.core.tasks worker` executes them."""
+
+import asyncio
+import os
+import time
+from datetime import date
+from decimal import Decimal
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app.core import database
+from app.core.celery import celery_app
+from app.core.tasks import AsyncRunContext, RunContext, history, queues, task, worker
+from app.features import queues as team
+
+__all__ = ["celery_app", "worker"]
+
+QUEUE = "core-tests"
+
+team.QUEUES = [*team.QUEUES, QUEUE]
+queues.define(team.QUEUES)
+
+
+class Item(BaseModel):
+    """An argument and a result of types that JSON does not have."""
+
+    day: date
+    price: Decimal
+    key: UUID
+    tags: list[str] = []
+
+
+@task(queue=QUEUE)
+def core_add(run: RunContext, x: float, y: float) -> float:
+    """Add two numbers."""
+    return x + y
+
+
+@task(queue=QUEUE)
+def core_price(run: RunContext, item: Item, factor: Decimal, days: dict[date, int] | None = None) -> Item:
+    """Return an item with another price, and the types of all arguments checked."""
+    assert isinstance(item.day, date)
+    assert isinstance(factor, Decimal)
+    assert all(isinstance(day, date) for day in days or {})
+    return item.model_copy(update={"price": item.price * factor})
+
+
+@task(queue=QUEUE, endpoint=False)
+def core_hidden(run: RunContext) -> None:
+    """Have no endpoint."""
+
+
+@task(queue=QUEUE)
+def core_slow(run: RunContext, duration: float = 20) -> float:
+    """Sleep, reporting progress."""
+    started = time.monotonic()
+    while (elapsed := time.monotonic() - started) < duration:
+        run.progress(elapsed, duration)
+        time.sleep(0.2)
+    return duration
+
+
+@task(queue=QUEUE)
+def core_fail(run: RunContext, reason: str = "on purpose") -> None:
+    """Fail."""
+    raise ValueError(reason)
+
+
+@task(queue=QUEUE, max_retries=2)
+def core_flaky(run: RunContext, failures: int) -> int:
+    """Fail in the first attempts."""
+    if run.retries < failures:
+        message = f"attempt {run.attempt}"
+        raise ConnectionError(message)
+    return run.attempt
+
+
+@task(queue=QUEUE, max_retries=1)
+def core_enqueue(run: RunContext, x: float, *, fail: bool = False) -> str:
+    """Enqueue another task in the transaction of this run; the first attempt fails afterwards if asked to."""
+    (run_id,) = run.session.execute(core_add.enqueue(x=x, y=run.attempt)).one()
+    if fail and run.attempt == 1:
+        raise ConnectionError
+    return str(run_id)
+
+
+@task(queue=QUEUE)
+def core_revoked(run: RunContext, x: float) -> None:
+    """Enqueue another task, and have been revoked at the end."""
+    run.session.execute(core_add.enqueue(x=x, y=0))
+    with Session(database.engine()) as other, other.begin():
+        other.execute(history.revoke(run.id))
+
+
+@task(queue=QUEUE)
+async def core_async_revoked(run: AsyncRunContext, x: float) -> None:
+    """Enqueue another task asynchronously, and have been revoked at the end."""
+    await run.session.execute(core_add.enqueue(x=x, y=0))
+    async with AsyncSession(database.async_engine()) as other, other.begin():
+        await other.execute(history.revoke(run.id))
+
+
+@task(queue=QUEUE)
+def core_commit(run: RunContext) -> None:
+    """Commit the session, which is an error."""
+    run.session.execute(core_add.enqueue(x=0, y=0))
+    with run.session.begin_nested():
+        run.session.execute(core_add.enqueue(x=1, y=0))
+    run.session.commit()
+
+
+@task(queue=QUEUE)
+def core_recursive(run: RunContext, n: int) -> int:
+    """Call itself directly."""
+    return n * core_recursive(n - 1) if n > 1 else 1
+
+
+@task(queue=QUEUE)
+async def core_async(run: AsyncRunContext, x: float) -> list[str]:
+    """Enqueue another task asynchronously; returns its id, and the number of this run on its process' event loop."""
+    await run.progress(1, 2)
+    (run_id,) = (await run.session.execute(core_add.enqueue(x=x, y=0))).one()
+    loop = asyncio.get_running_loop()
+    loop.core_runs = getattr(loop, "core_runs", 0) + 1  # type: ignore[attr-defined]
+    return [str(run_id), f"{os.getpid()}:{loop.core_runs}"]  # type: ignore[attr-defined]
+
+
+@task(queue=QUEUE, soft_time_limit=1, time_limit=8)
+async def core_async_slow(run: AsyncRunContext) -> None:
+    """Exceed the soft time limit."""
+    await asyncio.sleep(20)
