@@ -55,8 +55,14 @@ def share_of_a_core(stack: Stack) -> float:
 
 def known(stack: Stack) -> int:
     """How many tasks Flower knows."""
-    table = {"draw": 1, "start": 0, "length": 1, "order[0][column]": 0, "columns[0][data]": "name"}
-    return stack.flower.get("/tasks/datatable", params=table).json()["recordsTotal"]
+    table: dict[str, str | int] = {
+        "draw": 1,
+        "start": 0,
+        "length": 1,
+        "order[0][column]": 0,
+        "columns[0][data]": "name",
+    }
+    return int(stack.flower.get("/tasks/datatable", params=table).json()["recordsTotal"])
 
 
 def main() -> None:

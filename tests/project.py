@@ -1,4 +1,4 @@
-"""A rendered project, as the tests see it."""
+"""A rendered project on disk."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from tests.variants import Variant
 
 @dataclass(frozen=True)
 class Project:
-    """A rendered project on disk. Those of `tests/render` are shared and not written to."""
+    """A rendered project on disk. Those of `tests/render` are shared and read-only."""
 
     path: Path
     variant: Variant
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """The text of every file by its path in the project, without what the hook wrote."""
+        """The text of every file by its path in the project, except .env."""
         paths = (path for path in sorted(self.path.rglob("*")) if path.is_file())
         texts = {path.relative_to(self.path).as_posix(): path.read_text(encoding="utf-8") for path in paths}
         texts.pop(".env", None)
@@ -34,12 +34,13 @@ class Project:
 
     @cached_property
     def compose(self) -> dict[str, Any]:
-        """docker-compose.yml as compose reads it, all profiles included."""
+        """docker-compose.yml as parsed by compose, with all profiles."""
         command = ["docker", "compose", "--profile", "*", "config", "--format", "json"]
-        return json.loads(self.run(*command).stdout)
+        parsed: dict[str, Any] = json.loads(self.run(*command).stdout)
+        return parsed
 
     def run(self, *command: str, folder: str = ".", **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command in a folder of the project; when it fails, its output is the error."""
+        """Run a command in a folder of the project. If it fails, raise its output."""
         given = {"capture_output": True, "text": True, "timeout": 600, "env": {**os.environ, **options.pop("env", {})}}
         done = subprocess.run(command, cwd=self.path / folder, check=False, **{**given, **options})
         if done.returncode:

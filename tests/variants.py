@@ -1,48 +1,47 @@
-"""The variants: every combination of answers that changes the structure of what is rendered."""
+"""Variants of the template: one value for each answer that is a choice."""
 
 import itertools
-import json
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from allpairspy import AllPairs
 
-TEMPLATE = Path(__file__).parent.parent
+from tools.pieces import ROOT, Answers, Template, Value
 
-ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
+TEMPLATE = ROOT
 
-CHOICES: dict[str, list[str | bool]] = {
-    name: value if isinstance(value, list) else [value, not value]
-    for name, value in ANSWERS.items()
-    if not name.startswith("_") and isinstance(value, list | bool)
-}
+PIECES = Template()
+"""The template, read statically."""
+
+ANSWERS = PIECES.questions
+
+CHOICES = PIECES.choices
 """Every answer that is a choice, with its values, the default first."""
 
 SURFACE = ("ci", "license")
-"""Choices that only decide which file of its kind is there: covered in pairs."""
+"""Choices that only select a file."""
 
 STRUCTURE = tuple(name for name in CHOICES if name not in SURFACE)
-"""Choices that change services, variables and dependencies: covered in every combination."""
+"""Choices that change services, variables and dependencies."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One value for each choice. Its id names all of the structure, and of the rest what is not the default."""
+    """One value for each choice. The id names the structure, and any other answer that is not the default."""
 
-    answers: tuple[tuple[str, str | bool], ...]
+    answers: tuple[tuple[str, Value], ...]
 
     @classmethod
-    def of(cls, **answers: str | bool) -> "Variant":
-        """The variant with these answers, and the default for all others."""
+    def of(cls, **answers: Value) -> "Variant":
+        """Return the variant with these answers, and the default for all others."""
         return cls(tuple((name, answers.get(name, values[0])) for name, values in CHOICES.items()))
 
-    def __getitem__(self, name: str) -> str | bool:
+    def __getitem__(self, name: str) -> Value:
         return dict(self.answers)[name]
 
     @property
     def id(self) -> str:
-        """Such as `redis-basic-persistent-py313`."""
+        """Return an id such as `redis-basic-persistent-py313`."""
         values = dict(self.answers)
         words = [
             values.pop("result_backend"),
@@ -50,12 +49,16 @@ class Variant:
             "persistent" if values.pop("flower_persistence") else "forgetful",
             f"py{values.pop('python_version')}".replace(".", ""),
         ]
-        words += [str(value) for name, value in values.items() if value != CHOICES[name][0]]
+        words += [
+            str(value) if isinstance(value, str) else f"{'' if value else 'no-'}{name}"
+            for name, value in values.items()
+            if value != CHOICES[name][0]
+        ]
         return "-".join(map(str, words))
 
 
 def product(names: tuple[str, ...]) -> list[Variant]:
-    """Every combination of the values of these choices."""
+    """Return every combination of the values of these choices."""
     return [
         Variant.of(**dict(zip(names, values, strict=True)))
         for values in itertools.product(*(CHOICES[name] for name in names))
@@ -64,16 +67,20 @@ def product(names: tuple[str, ...]) -> list[Variant]:
 
 @cache
 def pairs(names: tuple[str, ...], without: tuple[str, ...] = ()) -> list[Variant]:
-    """A few combinations in which every pair of values of two of these choices occurs, `without` some values."""
+    """Return a few combinations with every pair of values of two of these choices, `without` some values."""
     values = [[value for value in CHOICES[name] if value not in without] for name in names]
     return [Variant.of(**dict(zip(names, chosen, strict=True))) for chosen in AllPairs(values)]
 
 
-OAUTH = ("github", "gitlab", "google", "okta")
-"""Values of `flower_auth` that differ from one another only in how people log in to Flower."""
+@cache
+def covering() -> list[Variant]:
+    """Return variants with every pair of answers and with every form of every piece: those that are rendered."""
+    paired: list[Answers] = [dict(variant.answers) for variant in pairs(tuple(CHOICES))]
+    return [Variant.of(**answers) for answers in PIECES.cover(paired)]
 
-EVERY = list(dict.fromkeys([*product(STRUCTURE), *pairs(tuple(CHOICES))]))
-"""What is rendered and checked."""
+
+OAUTH = ("github", "gitlab", "google", "okta")
+"""Values of `flower_auth` that differ from one another only in the login to Flower."""
 
 COVERING = pairs(STRUCTURE, without=OAUTH)
-"""What is started in containers, unless all are asked for; those of OAUTH have tests of their own."""
+"""Variants that are started in containers by default. Those of OAUTH have tests of their own."""

@@ -1,4 +1,4 @@
-"""Every variant, rendered once a session."""
+"""A covering set of variants, rendered once a session."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -8,7 +8,10 @@ import pytest
 from cookiecutter.main import cookiecutter
 
 from tests.project import Project
-from tests.variants import EVERY, TEMPLATE, Variant
+from tests.variants import TEMPLATE, Variant, covering
+
+Distinct = Callable[[Callable[[str], bool]], Iterable[Project]]
+Texts = dict[tuple[str, str], str]
 
 
 def rendered(variant: Variant, folder: Path) -> Project:
@@ -19,17 +22,18 @@ def rendered(variant: Variant, folder: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def projects(tmp_path_factory) -> list[Project]:
-    """Every variant."""
-    folder = tmp_path_factory.mktemp("every")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> list[Project]:
+    """Render the covering set."""
+    folder = tmp_path_factory.mktemp("covering")
     (folder / "config.yaml").write_text(f"replay_dir: {folder / 'replay'}\n", encoding="utf-8")
+    variants = covering()
     with ProcessPoolExecutor() as pool:
-        return list(pool.map(rendered, EVERY, [folder / variant.id for variant in EVERY], chunksize=8))
+        return list(pool.map(rendered, variants, [folder / variant.id for variant in variants], chunksize=4))
 
 
 @pytest.fixture(scope="session")
-def distinct(projects) -> Callable[[Callable[[str], bool]], Iterable[Project]]:
-    """Projects that differ in the files a test looks at: those with the same ones are checked once."""
+def distinct(projects: list[Project]) -> Distinct:
+    """Select projects that differ in the files that a test reads."""
 
     def differing(concerns: Callable[[str], bool]) -> Iterable[Project]:
         by_content = {
@@ -43,6 +47,6 @@ def distinct(projects) -> Callable[[Callable[[str], bool]], Iterable[Project]]:
 
 
 @pytest.fixture(scope="session")
-def texts(projects) -> dict[tuple[str, str], str]:
-    """Each distinct file: its path and its text, and the id of a variant that has it."""
+def texts(projects: list[Project]) -> Texts:
+    """Return each distinct file, its path and its text, with the id of a variant that has it."""
     return {(path, text): project.variant.id for project in projects for path, text in project.files.items()}

@@ -1,4 +1,4 @@
-"""Answers: what is refused, what comes out, and what the hooks do."""
+"""Answers: validation, quoting, and the hooks."""
 
 import json
 import re
@@ -8,83 +8,92 @@ import sys
 import tomllib
 from pathlib import Path
 
+import cookiecutter.cli
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from tests.conftest import Render
 from tests.variants import ANSWERS, CHOICES, TEMPLATE, Variant
 
 COOKIECUTTER = Path(sys.executable).parent / "cookiecutter"
 
 
-def command_line(folder, *answers, hooks="yes"):
-    """Render by the command that users type; returns its exit status and output."""
-    command = [COOKIECUTTER, "--no-input", "--accept-hooks", hooks, "--output-dir", folder, TEMPLATE, *answers]
+def run_cookiecutter(folder: Path, *answers: str, hooks: str = "yes") -> subprocess.CompletedProcess[str]:
+    """Render by the command that users type; return its exit status and output."""
+    options: list[str | Path] = ["--no-input", "--accept-hooks", hooks, "--output-dir", folder]
+    command: list[str | Path] = [COOKIECUTTER, *options, TEMPLATE, *answers]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
+def reject(folder: Path, *answers: str) -> str:
+    """Render in this process, without a hook's output; return the error after checking that no file was written."""
+    options = ["--no-input", "--output-dir", str(folder), str(TEMPLATE), *answers]
+    done = CliRunner().invoke(cookiecutter.cli.main, options)
+    assert done.exit_code == 1
+    assert list(folder.iterdir()) == []
+    return f"{done.output}\n{done.exception}"
+
+
 @pytest.mark.parametrize(
-    ("answer", "value", "rule"),
+    ("answer", "value", "fix"),
     [
-        ("project_name", "   ", "one line with at least one character that shows"),
-        ("project_name", "two\nlines", "one line"),
+        ("project_name", "   ", "use one line with at least one visible character"),
+        ("project_name", "two\nlines", "use one line"),
         ("project_slug", "My Service", "lowercase letters, digits and single dashes, starting with a letter"),
         ("project_slug", "1st", "starting with a letter"),
         ("project_slug", "a--b", "single dashes"),
         ("project_slug", "a-", "single dashes"),
-        ("project_slug", "a" * 41, "at most 40"),
+        ("project_slug", "a" * 41, "use at most 40 characters"),
         ("project_slug", "../outside", "lowercase letters"),
-        ("description", "", "at least one character"),
-        ("author_name", "\u200b", "at least one character"),
-        ("description", "a {{ 7 * 7 }}", "Jinja in it would be run; type it at cookiecutter's prompt"),
-        ("author_name", "{% raw %}{% endraw %}me", "leave out {{, {% and {#"),
+        ("description", "", "at least one visible character"),
+        ("author_name", "\u200b", "at least one visible character"),
+        ("description", "a {{ 7 * 7 }}", "cookiecutter would evaluate the Jinja in it; enter it at the prompt"),
+        ("author_name", "{% raw %}{% endraw %}me", "or remove {{, {% and {#"),
     ],
 )
-def test_a_refused_answer_is_named_with_its_rule(tmp_path, answer, value, rule):
-    done = command_line(tmp_path, f"{answer}={value}")
-    assert done.returncode == 1
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(f"{answer}: ")]
+def test_answer_is_rejected_with_the_fix(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], answer: str, value: str, fix: str
+) -> None:
+    printed = reject(tmp_path, f"{answer}={value}") + "\n" + capfd.readouterr().err
+    lines = [line for line in printed.splitlines() if line.startswith(f"{answer}: ")]
     assert len(lines) == 1
-    assert f"{json.dumps(value, ensure_ascii=False)} is refused" in lines[0]
-    assert rule in lines[0]
-    assert list(tmp_path.iterdir()) == []
+    assert f"{json.dumps(value, ensure_ascii=False)} is invalid: " in lines[0]
+    assert fix in lines[0]
 
 
-def test_every_refusal_is_said_at_once_and_nothing_else(tmp_path):
-    done = command_line(tmp_path, "project_slug=Not a slug", "author_name= ")
+def test_violations_are_all_printed_at_once(tmp_path: Path) -> None:
+    done = run_cookiecutter(tmp_path, "project_slug=Not a slug", "author_name= ")
     assert done.returncode == 1
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == ["project_slug", "author_name"]
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_refusal_of_a_long_text_is_short(tmp_path):
-    done = command_line(tmp_path, "description=" + "\t" * 3000)
-    assert len(done.stdout) < 600
+def test_violation_of_a_long_text_is_shortened(tmp_path: Path) -> None:
+    assert len(reject(tmp_path, "description=" + "\t" * 3000)) < 600
 
 
 @pytest.mark.parametrize("answer", [name for name in CHOICES if isinstance(ANSWERS[name], list)])
-def test_a_choice_that_does_not_exist_is_named(tmp_path, answer):
-    done = command_line(tmp_path, f"{answer}=nonesuch")
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert answer in last
-    assert "nonesuch" in last
-    assert all(value in last for value in CHOICES[answer])
-    assert list(tmp_path.iterdir()) == []
+def test_unknown_choice_is_rejected(tmp_path: Path, answer: str) -> None:
+    error = reject(tmp_path, f"{answer}=nonesuch").splitlines()[-1]
+    assert answer in error
+    assert "nonesuch" in error
+    assert all(str(value) in error for value in CHOICES[answer])
 
 
-def test_a_choice_that_does_not_exist_is_refused_in_a_replay(tmp_path):
+def test_unknown_choice_is_rejected_in_a_replay(tmp_path: Path) -> None:
     answers = {**ANSWERS, **{name: values[0] for name, values in CHOICES.items()}, "result_backend": "nonesuch"}
     replay = tmp_path / "replay.json"
     replay.write_text(json.dumps({"cookiecutter": {**answers, "project_slug": "replayed"}}), encoding="utf-8")
-    command = [COOKIECUTTER, "--replay-file", replay, "--output-dir", tmp_path, TEMPLATE]
+    command: list[str | Path] = [COOKIECUTTER, "--replay-file", replay, "--output-dir", tmp_path, TEMPLATE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert 'result_backend: "nonesuch" is refused: one of rpc, redis, database' in done.stdout + done.stderr
+    assert 'result_backend: "nonesuch" is invalid: use one of rpc, redis, database' in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == [replay]
 
 
-def test_text_comes_out_as_it_was_typed(render):
+def test_text_is_rendered_as_entered(render: Render) -> None:
     odd = {
         "project_name": """A "quoted" 'name' \\ with {braces}, $(true), `ticks`, #, : and 😀""",
         "project_slug": "odd",
@@ -103,7 +112,7 @@ def test_text_comes_out_as_it_was_typed(render):
     )
 
 
-def test_secrets_are_fresh_and_complete(render):
+def test_secrets_are_fresh_and_complete(render: Render) -> None:
     one, other = render(Variant.of()).env, render(Variant.of()).env
     secret = [name for name, value in one.items() if re.fullmatch("[0-9a-f]{32}", value)]
     assert secret == ["POSTGRES_PASSWORD", "RABBITMQ_DEFAULT_PASS", "FLOWER_PASSWORD"]
@@ -113,23 +122,30 @@ def test_secrets_are_fresh_and_complete(render):
     }
 
 
-def test_secrets_are_not_readable_by_others_and_not_committed(render):
+def test_secrets_are_private_and_ignored_by_git(render: Render) -> None:
     project = render(Variant.of())
     assert (project.path / ".env").stat().st_mode & 0o077 == 0
     assert ".env" in project.files[".gitignore"].splitlines()
 
 
-def test_rendering_again_keeps_the_secrets(tmp_path):
-    command_line(tmp_path)
+def test_rendering_again_keeps_the_secrets(tmp_path: Path) -> None:
+    run_cookiecutter(tmp_path)
     before = (tmp_path / "my-service" / ".env").read_text()
-    command = [COOKIECUTTER, "--no-input", "--overwrite-if-exists", "--output-dir", tmp_path, TEMPLATE]
+    command: list[str | Path] = [
+        COOKIECUTTER,
+        "--no-input",
+        "--overwrite-if-exists",
+        "--output-dir",
+        tmp_path,
+        TEMPLATE,
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert (tmp_path / "my-service" / ".env").read_text() == before
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose is not installed")
-def test_without_hooks_compose_refuses_and_names_the_remedy(tmp_path):
-    assert command_line(tmp_path, hooks="no").returncode == 0
+def test_compose_names_the_fix_without_hooks(tmp_path: Path) -> None:
+    assert run_cookiecutter(tmp_path, hooks="no").returncode == 0
     project = tmp_path / "my-service"
     assert not (project / ".env").exists()
     done = subprocess.run(["docker", "compose", "config"], cwd=project, capture_output=True, text=True, timeout=60)
@@ -138,7 +154,30 @@ def test_without_hooks_compose_refuses_and_names_the_remedy(tmp_path):
     assert "Copy .env.example to .env and fill it in" in done.stderr
 
 
-def test_what_comes_next_is_said(tmp_path):
-    said = command_line(tmp_path).stdout
-    assert "cd my-service" in said
-    assert "docker compose up --build --wait" in said
+def test_next_steps_are_printed(tmp_path: Path) -> None:
+    printed = run_cookiecutter(tmp_path).stdout
+    assert "cd my-service" in printed
+    assert "docker compose up --build --wait" in printed
+
+
+@pytest.mark.parametrize("ci", CHOICES["ci"])
+def test_no_folder_is_empty(render: Render, ci: str) -> None:
+    project = render(Variant.of(ci=ci))
+    assert [path for path in project.path.rglob("*") if path.is_dir() and not any(path.iterdir())] == []
+
+
+def test_rendering_again_keeps_the_files_of_a_folder_that_the_template_leaves_empty(tmp_path: Path) -> None:
+    own = tmp_path / "my-service" / ".github" / "workflows" / "own.yml"
+    own.parent.mkdir(parents=True)
+    own.write_text("on: push\n", encoding="utf-8")
+    command: list[str | Path] = [
+        COOKIECUTTER,
+        "--no-input",
+        "--overwrite-if-exists",
+        "--output-dir",
+        tmp_path,
+        TEMPLATE,
+        "ci=none",
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert own.read_text(encoding="utf-8") == "on: push\n"

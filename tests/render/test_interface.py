@@ -1,11 +1,11 @@
-"""The interface of the template: projects follow it for years, so nothing of this is ever renamed or removed."""
+"""The interface of the template. Projects follow it for years, so answers and values are never renamed or removed."""
 
 import re
 import tomllib
 
 from tests.variants import ANSWERS, TEMPLATE
 
-FROZEN = {
+FROZEN: dict[str, list[str] | list[bool] | None] = {
     "project_name": None,
     "project_slug": None,
     "description": None,
@@ -17,31 +17,33 @@ FROZEN = {
     "ci": ["github", "gitlab", "none"],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
 }
-"""Every answer with its values, the default first; none for free text. What is new is added here."""
+"""Every answer with its values, the default first; none for free text. Add new ones here."""
 
 
-def test_no_answer_and_no_value_was_renamed_or_removed():
+def test_answers_and_values_are_kept() -> None:
     public = {name: value for name, value in ANSWERS.items() if not name.startswith("_")}
     for name, values in FROZEN.items():
-        assert name in public, f"{name} is gone"
+        assert name in public, f"{name} is missing"
         if values is None:
             assert isinstance(public[name], str), name
         elif isinstance(values[0], bool):
             assert public[name] is values[0], name
         else:
-            assert public[name][0] == values[0], f"{name} has another default"
+            assert public[name][0] == values[0], f"{name} has a different default"
             assert set(values) <= set(public[name]), name
 
 
-def test_the_version_is_said_once():
-    """A project says which version it came from."""
+def test_version_is_the_same_everywhere() -> None:
+    """A rendered project names the version of the template."""
     ours = tomllib.loads((TEMPLATE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert ANSWERS["__version"] == ours
     changes = (TEMPLATE / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^## (?:Unreleased|(\S+) - \d{4}-\d\d-\d\d)$", changes, re.M)[1] in (None, ours)
+    latest = re.search(r"^## (?:Unreleased|(\S+) - \d{4}-\d\d-\d\d)$", changes, re.M)
+    assert latest
+    assert latest[1] in (None, ours)
 
 
-def test_what_is_new_is_frozen_too():
+def test_new_answers_and_values_are_frozen() -> None:
     values = {name: value for name, value in ANSWERS.items() if not name.startswith("_")}
     assert set(FROZEN) == set(values)
     assert {name: frozen for name, frozen in FROZEN.items() if isinstance(values[name], list)} == {

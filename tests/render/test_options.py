@@ -1,28 +1,30 @@
-"""Each combination: what its answers call for is there, and nothing of an option that is off."""
+"""Options: each is rendered completely, and nothing of it remains in a project with another answer."""
 
-import itertools
 import re
 
 import pytest
 
-from tests.variants import CHOICES, OAUTH
+from tests.project import Project
+from tests.render.conftest import Texts
+from tests.variants import CHOICES, OAUTH, PIECES
+from tools.pieces import Form, Reader, Value
 
-MARKS = {
+MARKS: dict[tuple[str, Value], str] = {
     ("python_version", "3.13"): r'3\.13-slim|"py313"',
     ("python_version", "3.14"): r'3\.14-slim|"py314"',
-    ("result_backend", "rpc"): r"rpc://",
+    ("result_backend", "rpc"): r": rpc://|`rpc://",
     ("result_backend", "redis"): r"(?i)redis(?!t)",
     ("result_backend", "database"): r"db\+postgresql|celery_taskmeta",
     ("flower_auth", "basic"): r"FLOWER_USER|FLOWER_PASSWORD|FLOWER_BASIC_AUTH",
     ("flower_auth", "none"): r"FLOWER_UNAUTHENTICATED_API",
-    ("flower_auth", "github"): r"GithubLoginHandler|FLOWER_GITHUB|at GitHub",
-    ("flower_auth", "gitlab"): r"GitLabLoginHandler|FLOWER_GITLAB|at GitLab",
-    ("flower_auth", "google"): r"GoogleAuth2LoginHandler|at Google",
+    ("flower_auth", "github"): r"GithubLoginHandler|FLOWER_GITHUB|with GitHub",
+    ("flower_auth", "gitlab"): r"GitLabLoginHandler|FLOWER_GITLAB|with GitLab",
+    ("flower_auth", "google"): r"GoogleAuth2LoginHandler|with Google",
     ("flower_auth", "okta"): r"OktaLoginHandler|OKTA|Okta",
     (
         "flower_persistence",
         True,
-    ): r"flower-data|FLOWER_PERSISTENT|FLOWER_DB|FLOWER_STATE_SAVE_INTERVAL|install -d|/data/",
+    ): r"flower-data|FLOWER_PERSISTENT|FLOWER_DB|FLOWER_STATE_SAVE_INTERVAL|install -d|(?<!\w)/data/",
     ("flower_persistence", False): r"memory, and starts empty",
     ("ci", "github"): r"runs-on:|\.github/workflows",
     ("ci", "gitlab"): r"stage: |gitlab-ci",
@@ -31,31 +33,35 @@ MARKS = {
     ("license", "BSD-3-Clause"): r"BSD 3-Clause",
     ("license", "Proprietary"): r"All rights reserved",
 }
-"""What is seen in a project with this answer, and in no other."""
-
-TICKET = {"backend/app/monitor/ticket.py", "backend/tests/unit/test_ticket.py"}
-
-FILES = {
-    ("result_backend", "redis"): {"backend/tests/services/test_results.py"},
-    ("result_backend", "database"): {"backend/tests/services/test_results.py"},
-    **dict.fromkeys([("flower_auth", provider) for provider in OAUTH], TICKET),
-    ("ci", "github"): {".github/workflows/ci.yml", ".github/workflows/update.yml"},
-    ("ci", "gitlab"): {".gitlab-ci.yml"},
-}
-"""Files that are there with this answer; all others are always there."""
+"""Text that occurs in a project with this answer, and in no other."""
 
 WITHOUT_MARK = {("ci", "none")}
 
-THE_SAME_FOR_ALL = {"backend/app/monitor/access.py", "backend/tests/unit/test_access.py"}
-"""They read from the environment which answer was given."""
+SCRIPT_SESSION = {"backend/app/core/monitor/script_session.py", "backend/tests/core/unit/test_script_session.py"}
+
+FILES: dict[tuple[str, Value], set[str]] = {
+    ("result_backend", "redis"): {"backend/tests/core/services/test_results.py"},
+    ("result_backend", "database"): {"backend/tests/core/services/test_results.py"},
+    **dict.fromkeys([("flower_auth", provider) for provider in OAUTH], SCRIPT_SESSION),
+    ("ci", "github"): {".github/workflows/ci.yml", ".github/workflows/update.yml"},
+    ("ci", "gitlab"): {".gitlab-ci.yml"},
+}
+"""Files that exist with this answer. All others exist in every project."""
+
+THE_SAME_FOR_ALL = {
+    "backend/app/core/monitor/access.py",
+    "backend/tests/core/unit/test_access.py",
+    "backend/migrations/env.py",
+}
+"""Copied files that handle every answer, by the environment or by ignoring the tables of every result backend."""
 
 
-def test_every_answer_has_a_mark():
+def test_answers_all_have_a_mark() -> None:
     assert set(MARKS) | WITHOUT_MARK == {(name, value) for name, values in CHOICES.items() for value in values}
 
 
 @pytest.mark.parametrize("answer", MARKS, ids=lambda answer: f"{answer[0]}-{answer[1]}")
-def test_an_option_is_whole_or_not_there(projects, answer):
+def test_option_is_rendered_completely_or_not_at_all(projects: list[Project], answer: tuple[str, Value]) -> None:
     name, value = answer
     mark = re.compile(MARKS[answer])
     for project in projects:
@@ -67,22 +73,36 @@ def test_an_option_is_whole_or_not_there(projects, answer):
             assert marked == [], f"{project.variant.id}: {name} is {project.variant[name]}, not {value}"
 
 
-def test_the_files_are_just_those_that_the_answers_call_for(projects):
+@pytest.mark.parametrize("answer", MARKS, ids=lambda answer: f"{answer[0]}-{answer[1]}")
+def test_option_marks_no_form_that_occurs_without_it(answer: tuple[str, Value]) -> None:
+    """This covers every combination of answers: a form occurs only with the answers on the way to it."""
+    name, value = answer
+    mark = re.compile(MARKS[answer])
+    for form, answers in PIECES.occurrences:
+        if isinstance(form, Form) and form.text is not None and form.piece not in THE_SAME_FOR_ALL:
+            path = form.piece
+            if path in PIECES.files:
+                path = PIECES.environment.from_string(path).render(cookiecutter=Reader(PIECES, answers))
+            if mark.search(re.sub("\0.*?\1", "", form.text)) or (path in PIECES.files and mark.search(path)):
+                assert answers.get(name) == value, f"{form.piece}: occurs with {name}={answers.get(name, 'any')}"
+
+
+def test_files_follow_from_the_answers(projects: list[Project]) -> None:
     sometimes = set().union(*FILES.values())
     always = set(projects[0].files) - sometimes
     for project in projects:
-        called_for = set().union(*(FILES.get(answer, set()) for answer in project.variant.answers))
-        assert set(project.files) == always | called_for, project.variant.id
+        expected = set().union(*(FILES.get(answer, set()) for answer in project.variant.answers))
+        assert set(project.files) == always | expected, project.variant.id
 
 
-def test_every_module_of_the_application_is_the_same_in_all_variants(texts):
+def test_application_modules_are_the_same_in_every_variant(texts: Texts) -> None:
     paths = [path for path, _ in texts if path.startswith("backend/app/") and path.endswith(".py")]
     assert paths
     assert len(paths) == len(set(paths))
 
 
-def test_dependencies_are_used(projects):
-    """Every dependency is imported by the application, or is a server or driver that is named in the list."""
+def test_dependencies_are_all_used(projects: list[Project]) -> None:
+    """Every dependency is imported, or loaded by name."""
     named = {"celery[redis]": "celery", "psycopg[binary]": "psycopg", "sqlalchemy[asyncio]": "sqlalchemy"}
     by_name_only = {"flower", "psycopg"}  # started by compose; loaded by SQLAlchemy
     for project in projects:
@@ -92,22 +112,3 @@ def test_dependencies_are_used(projects):
         wanted = {dependency.split(">=")[0] for dependency in re.findall(r'"([^"]+)"', section)}
         wanted = {named.get(dependency, dependency) for dependency in wanted}
         assert wanted - by_name_only - imported == set(), project.variant.id
-
-
-def test_no_file_depends_on_more_than_three_answers(projects):
-    """Beyond that nobody can hold the forms of a file in the head."""
-    names = tuple(CHOICES)
-    for path in set().union(*(project.files for project in projects)):
-        forms = {project.variant: project.files.get(path) for project in projects}
-        for size in range(4):
-            if any(decides(choice, forms) for choice in itertools.combinations(names, size)):
-                break
-        else:
-            raise AssertionError(f"{path} depends on more than three answers")
-
-
-def decides(names, forms):
-    """Whether the text of a file follows from these answers alone."""
-    seen = {}
-    keys = {variant: tuple(variant[name] for name in names) for variant in forms}
-    return all(seen.setdefault(keys[variant], text) == text for variant, text in forms.items())

@@ -1,17 +1,21 @@
-"""The template's own README: its commands run, its tables are complete."""
+"""The template's README: its commands work and its tables are complete."""
 
 import re
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from tests.variants import ANSWERS, CHOICES, TEMPLATE
+import pytest
+
+from tests.variants import ANSWERS, CHOICES, STRUCTURE, TEMPLATE, product
 
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_command_that_renders_works_for_a_person(tmp_path):
-    """Word for word, from a clone, with every prompt answered by a press of the enter key."""
+def test_render_command_works_at_the_prompts(tmp_path: Path) -> None:
+    """Run it literally, in a clone, and accept every default with the enter key."""
     assert "`uvx cookiecutter .`" in README
     clone = tmp_path / "flowerpot"
     ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
@@ -28,7 +32,7 @@ def test_the_command_that_renders_works_for_a_person(tmp_path):
             assert " ".join(text.split()) in shown, name
 
 
-def test_every_answer_has_a_prompt_and_a_row():
+def test_answers_all_have_a_prompt_and_a_row() -> None:
     questions = [name for name in ANSWERS if not name.startswith("_")]
     assert list(ANSWERS["__prompts__"]) == questions
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", README, re.M)
@@ -41,14 +45,16 @@ def test_every_answer_has_a_prompt_and_a_row():
                 assert set(ANSWERS["__prompts__"][name]) == {"__prompt__", *CHOICES[name]}
 
 
-def test_the_options_of_the_tests_exist():
+def test_test_commands_are_valid() -> None:
     commands = re.findall(r"^uv run (pytest .*)$", README, re.M)
     assert len(commands) > 3
 
-    def collect(command):
-        options = [*command.split(), "--collect-only", "-q"]
-        return subprocess.run(["uv", "run", *options], cwd=TEMPLATE, capture_output=True, text=True)
+    def parse(command: str) -> subprocess.CompletedProcess[str]:
+        options = [*command.split(), "--collect-only", "--ignore-glob=*test_*.py", "-q"]
+        return subprocess.run([sys.executable, "-m", *options], cwd=TEMPLATE, capture_output=True, text=True)
 
     with ThreadPoolExecutor() as pool:
-        for collected in pool.map(collect, commands):
-            assert collected.returncode == 0, collected.stdout
+        for command, parsed in zip(commands, pool.map(parse, commands), strict=True):
+            assert parsed.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, parsed.stdout + parsed.stderr
+            for variant in re.findall(r"--only (\S+)", command):
+                assert variant in {known.id for known in product(STRUCTURE)}

@@ -1,14 +1,17 @@
-"""Each distinct file: it parses, and shows no trace of the template."""
+"""Each distinct file parses and has no trace of the template."""
 
 import configparser
 import json
 import re
 import tomllib
+from collections.abc import Callable
 
 import yaml
 
-# Python is younger there than here: ruff parses it, in test_checks.py
-PARSERS = {
+from tests.render.conftest import Texts
+
+# ruff parses Python, in test_checks.py: rendered projects have a newer Python than the template
+PARSERS: dict[str, Callable[[str], object]] = {
     ".json": json.loads,
     ".toml": tomllib.loads,
     ".lock": tomllib.loads,
@@ -20,7 +23,7 @@ PARSERS = {
 LEFT_OVER = re.compile(r"\{\{|\{%|%\}|\{#|#\}|cookiecutter\.")
 
 
-def test_every_file_parses(texts):
+def test_files_parse(texts: Texts) -> None:
     seen = set()
     for (path, text), variant in texts.items():
         for ending, parse in PARSERS.items():
@@ -33,29 +36,29 @@ def test_every_file_parses(texts):
     assert seen == set(PARSERS)
 
 
-def test_nothing_of_the_template_is_left_over(texts):
+def test_files_have_no_trace_of_the_template(texts: Texts) -> None:
     found = [f"{variant}: {path}: {line}" for (path, text), variant in texts.items() for line in left_over(path, text)]
     assert found == []
 
 
-def left_over(path, text):
-    """The lines that look like a template. Python has f-strings, Alembic and Flower have templates of their own."""
+def left_over(path: str, text: str) -> list[str]:
+    """Return lines that look like Jinja. Python has f-strings; Alembic and Flower have their own templates."""
     if path.endswith((".py", ".mako", ".html")):
         return []
     return [line for line in text.splitlines() if LEFT_OVER.search(line)]
 
 
-def test_left_overs_are_seen():
+def test_traces_of_the_template_are_found() -> None:
     assert left_over("a.md", "{% if x %}\n{{ cookiecutter.x }}\nfine") == ["{% if x %}", "{{ cookiecutter.x }}"]
 
 
-def test_no_condition_leaves_blanks(texts):
+def test_conditions_leave_no_blanks(texts: Texts) -> None:
     found = [f"{variant}: {path}: {fault}" for (path, text), variant in texts.items() for fault in blanks(path, text)]
     assert found == []
 
 
-def blanks(path, text):
-    """What a condition leaves behind when its tag stands wrong. Empty packages have no text at all."""
+def blanks(path: str, text: str) -> list[str]:
+    """Return the blanks that a misplaced tag leaves behind. Empty packages have no text."""
     if not text:
         return []
     if path.endswith(".md"):
@@ -70,7 +73,7 @@ def blanks(path, text):
     return [fault for fault, found in faults.items() if found]
 
 
-def test_blanks_are_seen():
+def test_blanks_are_found() -> None:
     assert blanks("a.yml", "\na: 1 \n\n\nb: 2\n\n") == [
         "a run of blank lines",
         "blanks at the end of a line",

@@ -12,7 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.conftest import Render
 from tests.project import Project
+from tests.variants import COVERING, STRUCTURE, Variant, product
 
 SLUG = "flowerpot-stack"
 OURS = ("backend", "worker", "flower")
@@ -31,7 +33,10 @@ def wait_until(probe: Callable[[], Any], timeout: float, message: str) -> Any:
 class Stack:
     """The services of a variant, from outside."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, features: Path | None = None) -> None:
+        """Take a rendered project, and copy each folder in `features` into it as one more feature."""
+        if features:
+            shutil.copytree(features, project.path / "backend" / "app" / "features", dirs_exist_ok=True)
         self.project = project
         self.variant = project.variant
         self.said_at_start = ""
@@ -86,8 +91,8 @@ class Stack:
             return {"auth": (env["FLOWER_USER"], env["FLOWER_PASSWORD"])}
         if self.variant["flower_auth"] == "none":
             return {}
-        ticket = self.compose("exec", "-T", "flower", "python", "-m", "app.monitor.ticket")
-        return {"cookies": {"user": ticket}, "headers": {"Authorization": "Ticket"}}
+        session = self.compose("exec", "-T", "flower", "python", "-m", "app.core.monitor.script_session")
+        return {"cookies": {"user": session}, "headers": {"Authorization": "Session"}}
 
     @cached_property
     def broker(self) -> httpx2.Client:
@@ -115,7 +120,7 @@ class Stack:
         """Send a task by the API; returns the id of its run."""
         answer = self.api.post(f"/tasks/{task}", params=arguments)
         assert answer.status_code == 202, answer.text
-        return answer.json()["task_id"]
+        return str(answer.json()["task_id"])
 
     def end_of(self, task_id: str, timeout: float = 30) -> dict[str, Any]:
         """The run, once it has ended."""
@@ -124,7 +129,8 @@ class Stack:
             run = self.api.get(f"/tasks/{task_id}").json()
             return run if run["state"] in ENDED else None
 
-        return wait_until(ended, timeout, f"{task_id} to end")
+        run: dict[str, Any] = wait_until(ended, timeout, f"{task_id} to end")
+        return run
 
     def wait_for_start(self, *task_ids: str) -> None:
         """Return when these runs are at work."""
@@ -151,17 +157,37 @@ class Stack:
             answer = self.flower.get(f"/api/task/info/{task_id}")
             return answer.json() if answer.status_code == 200 and answer.json()["state"] == state else None
 
-        return wait_until(known, timeout, f"Flower to see {task_id} as {state}")
+        task: dict[str, Any] = wait_until(known, timeout, f"Flower to see {task_id} as {state}")
+        return task
+
+
+def parametrize_variants(metafunc: pytest.Metafunc, variants: list[Variant], features: Path | None = None) -> None:
+    """Start these variants, or those that the command line selects, with a folder of extra features."""
+    if "deployed" not in metafunc.fixturenames:
+        return
+    every = product(STRUCTURE)
+    chosen = every if metafunc.config.getoption("all_stacks") else variants
+    if only := metafunc.config.getoption("only"):
+        chosen = [variant for variant in every if variant.id == only]
+        if not chosen:
+            ids = ", ".join(variant.id for variant in every)
+            raise pytest.UsageError(f"--only {only}: variant not found (use one of {ids})")
+    params = [pytest.param((variant, features), id=variant.id) for variant in chosen]
+    metafunc.parametrize("deployed", params, indirect=True, scope="session")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Start the variants of a test module, by default a covering set. Subpackages start their own."""
+    if metafunc.module.__name__.rpartition(".")[0] == "tests.stack":
+        parametrize_variants(metafunc, getattr(metafunc.module, "VARIANTS", COVERING))
 
 
 @pytest.fixture(scope="session")
-def deployed(request, render) -> Iterator[Stack]:
-    """A variant whose images are built and whose services run."""
-    variant, tasks = request.param
-    stack = Stack(render(variant, project_slug=SLUG))
+def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Stack]:
+    """Build the images of a variant and start its services."""
+    variant, features = request.param
+    stack = Stack(render(variant, project_slug=SLUG), features)
     stack.fill_in()
-    if tasks:  # of a suite that needs some of its own
-        shutil.copy(Path(__file__).parent / tasks, stack.project.path / "backend" / "app" / "tasks")
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(stack.down)
         cleanup.callback(stack.close)
@@ -172,8 +198,8 @@ def deployed(request, render) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def stack(deployed) -> Stack:
-    """The variant, healthy again whatever the test before did."""
+def stack(deployed: Stack) -> Stack:
+    """Return the variant once it is healthy again after the previous test."""
     if set(deployed.health()) != deployed.services:
         deployed.up()
     wait_until(deployed.is_healthy, 90, "every service to be healthy again")

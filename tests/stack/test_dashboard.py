@@ -1,22 +1,23 @@
 """The dashboard's figures, and the statistics of workers."""
 
 import re
+from typing import Any
 
 import pytest
 
-from tests.stack.conftest import wait_until
+from tests.stack.conftest import Stack, wait_until
 
 
-def figures(stack, **params):
+def figures(stack: Stack, **params: Any) -> Any:
     answer = stack.flower.get("/api/dashboard", params=params)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def test_the_figures_follow_what_runs(stack):
+def test_the_figures_follow_what_runs(stack: Stack) -> None:
     before = figures(stack, minutes=60)["tasks"]
 
-    def more(task, figure):
+    def more(task: str, figure: str) -> Any:
         now = figures(stack, minutes=60)["tasks"]
         return now.get(task, {}).get(figure, 0) - before.get(task, {}).get(figure, 0)
 
@@ -36,7 +37,7 @@ def test_the_figures_follow_what_runs(stack):
     assert figures(stack, worker=worker, minutes=1440)["minutes"] == 1440
 
 
-def test_what_is_at_work_is_counted(stack):
+def test_what_is_at_work_is_counted(stack: Stack) -> None:
     ids = [stack.accept("slow", duration=12) for _ in range(2)]
     wait_until(lambda: figures(stack)["tasks"].get("slow", {}).get("active") == 2, 20, "two to be active")
     assert figures(stack)["total"]["active"] == 2
@@ -50,18 +51,20 @@ def test_what_is_at_work_is_counted(stack):
     ("params", "status", "reason"),
     [
         ({"minutes": "many"}, 400, "Invalid argument 'many'"),
-        ({"minutes": 4}, 400, "minutes: 4 is refused: a whole number from 5 to 1440"),
+        ({"minutes": 4}, 400, "minutes: 4 is invalid (use a whole number from 5 to 1440)"),
         ({"minutes": 1441}, 400, "from 5 to 1440"),
-        ({"task": "nonesuch"}, 404, "Unknown task 'nonesuch'"),
-        ({"worker": "worker@nobody"}, 404, "Unknown worker 'worker@nobody'"),
+        ({"task": "nonesuch"}, 404, "task not found: nonesuch"),
+        ({"worker": "worker@nobody"}, 404, "worker not found: worker@nobody"),
     ],
 )
-def test_bad_parameters_are_refused_with_the_reason(stack, params, status, reason):
+def test_bad_parameters_are_refused_with_the_reason(
+    stack: Stack, params: dict[str, Any], status: int, reason: str
+) -> None:
     answer = stack.flower.get("/api/dashboard", params=params)
     assert (answer.status_code, reason in answer.text) == (status, True), answer.text
 
 
-def test_workers_and_their_statistics(stack):
+def test_workers_and_their_statistics(stack: Stack) -> None:
     stats = stack.flower.get("/api/workers/stats").json()
     online = stack.flower.get("/api/workers", params={"status": 1}).json()
     assert set(stats) == {name for name, alive in online.items() if alive}
@@ -70,13 +73,13 @@ def test_workers_and_their_statistics(stack):
     assert stack.flower.get("/api/workers/stats", params={"refresh": "x"}).status_code == 400
 
 
-def test_every_page_has_a_link_to_the_dashboard(stack):
+def test_every_page_has_a_link_to_the_dashboard(stack: Stack) -> None:
     for page in ("/workers", "/tasks", "/broker", "/dashboard"):
         assert 'href="/dashboard"' in stack.flower.get(page).text, page
     answer = stack.flower.get("/monitor")
     assert (answer.status_code, answer.headers["location"]) == (301, "/dashboard")
 
 
-def test_the_page_names_no_other_host(stack):
+def test_the_page_names_no_other_host(stack: Stack) -> None:
     text = "".join(stack.flower.get(path).text for path in ("/dashboard/dashboard.js", "/dashboard/dashboard.css"))
     assert set(re.findall(r"\w+://[\w.]+", text)) <= {"http://www.w3.org"}  # names, not addresses

@@ -2,17 +2,17 @@
 
 import httpx2
 
-from tests.stack.conftest import wait_until
+from tests.stack.conftest import Stack, wait_until
 
 
-def test_flower_asks_for_a_password_just_when_it_should(stack):
+def test_flower_asks_for_a_password_just_when_it_should(stack: Stack) -> None:
     asked = 401 if stack.variant["flower_auth"] == "basic" else 200
     for path in ("/", "/tasks", "/broker", "/dashboard", "/api/tasks?limit=1", "/api/workers", "/api/dashboard"):
         assert httpx2.get(f"http://localhost:5555{path}").status_code == asked, path
         assert stack.flower.get(path).status_code == 200, path
 
 
-def test_a_wrong_password_is_refused(stack):
+def test_a_wrong_password_is_refused(stack: Stack) -> None:
     if stack.variant["flower_auth"] == "none":
         assert stack.flower.auth is None
         return
@@ -22,7 +22,7 @@ def test_a_wrong_password_is_refused(stack):
     assert "Traceback" not in stack.compose("logs", "--no-log-prefix", "flower")
 
 
-def test_the_broker_page_has_the_queue_and_the_dead_letters(stack):
+def test_the_broker_page_has_the_queue_and_the_dead_letters(stack: Stack) -> None:
     page = stack.flower.get("/broker").text
     lengths = stack.flower.get("/api/queues/length").json()["active_queues"]
     for queue in ("celery", "dead-letters"):
@@ -30,7 +30,7 @@ def test_the_broker_page_has_the_queue_and_the_dead_letters(stack):
         assert queue in [length["name"] for length in lengths]
 
 
-def test_flower_sees_the_worker_and_controls_it(stack):
+def test_flower_sees_the_worker_and_controls_it(stack: Stack) -> None:
     (name,) = stack.flower.get("/api/workers/stats").json()
     worker = stack.flower.get("/api/workers", params={"refresh": 1}).json()[name]
     assert {"add", "fail", "flaky", "slow"} <= set(worker["registered"])
@@ -38,14 +38,14 @@ def test_flower_sees_the_worker_and_controls_it(stack):
     for path, change in (("grow", 1), ("shrink", 0)):
         assert stack.flower.post(f"/api/worker/pool/{path}/{name}", params={"n": 1}).status_code == 200
 
-        def resized(wanted=processes + change):
+        def resized(wanted: int = processes + change) -> bool:
             seen = stack.flower.get("/api/workers", params={"refresh": 1, "workername": name}).json()
             return len(seen[name]["stats"]["pool"]["processes"]) == wanted
 
         wait_until(resized, 20, f"the pool to have {processes + change} processes")
 
 
-def test_flower_remembers_just_when_it_should(stack):
+def test_flower_remembers_just_when_it_should(stack: Stack) -> None:
     task_id = stack.accept("add", x=2, y=3)
     stack.in_flower(task_id, "SUCCESS")
     stack.compose("restart", "flower")
@@ -55,7 +55,7 @@ def test_flower_remembers_just_when_it_should(stack):
     assert stack.api.get(f"/tasks/{task_id}").json()["state"] == "SUCCESS"
 
 
-def test_a_foreign_page_presses_no_button_and_reads_nothing(stack):
+def test_a_foreign_page_presses_no_button_and_reads_nothing(stack: Stack) -> None:
     path = "/api/worker/shutdown/worker@nobody"
     for headers in ({"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
         assert stack.flower.post(path, headers=headers).status_code == 403, headers
@@ -65,7 +65,7 @@ def test_a_foreign_page_presses_no_button_and_reads_nothing(stack):
     assert [name for name in answer.headers if name.startswith("access-control-")] == []
 
 
-def test_metrics_are_for_containers_beside_it(stack):
+def test_metrics_are_for_containers_beside_it(stack: Stack) -> None:
     for client in (httpx2, stack.flower):
         address = "http://localhost:5555/metrics" if client is httpx2 else "/metrics"
         assert client.get(address).status_code in {401, 404}
@@ -74,7 +74,7 @@ def test_metrics_are_for_containers_beside_it(stack):
     assert 'type="task-succeeded"' in stack.compose("exec", "-T", "backend", "python", "-c", code)
 
 
-def test_a_run_is_pending_until_a_worker_has_it(stack):
+def test_a_run_is_pending_until_a_worker_has_it(stack: Stack) -> None:
     """And none is missed that ran while Flower and the worker were starting."""
     stack.compose("stop", "worker")
     first = stack.accept("add", x=1, y=1)
@@ -87,7 +87,7 @@ def test_a_run_is_pending_until_a_worker_has_it(stack):
         stack.in_flower(task_id, "SUCCESS")
 
 
-def test_what_is_not_there_is_said_without_a_traceback(stack):
+def test_what_is_not_there_is_said_without_a_traceback(stack: Stack) -> None:
     assert stack.flower.get("/worker/worker@nobody").status_code == 404
     assert stack.flower.get("/task/nonesuch").status_code == 404
     assert stack.flower.post("/api/worker/pool/grow/worker@nobody", params={"n": 1}).status_code == 404

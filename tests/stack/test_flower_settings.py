@@ -1,11 +1,12 @@
 """Flower with other settings in .env, and with a history that something happened to."""
 
 import contextlib
+from collections.abc import Iterator
 
 import httpx2
 import pytest
 
-from tests.stack.conftest import wait_until
+from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
 from tests.variants import Variant
 
@@ -13,7 +14,7 @@ VARIANTS = [Variant.of()]
 
 
 @contextlib.contextmanager
-def flower_with(stack, **env):
+def flower_with(stack: Stack, **env: str) -> Iterator[None]:
     """Flower with these variables."""
     stack.up("flower", **env)
     try:
@@ -22,7 +23,7 @@ def flower_with(stack, **env):
         stack.up("flower")
 
 
-def refusal(stack, **env):
+def refusal(stack: Stack, **env: str) -> str:
     """What Flower says that does not start with these variables."""
     variables = [part for name, value in env.items() for part in ("--env", f"{name}={value}")]
     with pytest.raises(AssertionError) as stopped:
@@ -33,28 +34,26 @@ def refusal(stack, **env):
 @pytest.mark.parametrize(
     ("variable", "value"), [("FLOWER_PASSWORD", ""), ("FLOWER_PASSWORD", "pa,ss"), ("FLOWER_PASSWORD", "pässword")]
 )
-def test_a_password_that_cannot_be_used_stops_it_with_a_line(stack, variable, value):
+def test_a_password_that_cannot_be_used_stops_it_with_a_line(stack: Stack, variable: str, value: str) -> None:
     said = refusal(stack, **{variable: value})
-    assert f"{variable} is refused: it has to be at least one character" in said
+    assert f"{variable}: value is invalid (use one or more printable ASCII characters" in said
     assert "Traceback" not in said
 
 
-def test_a_folder_that_it_cannot_write_to_stops_it_with_a_line(stack):
+def test_a_folder_that_it_cannot_write_to_stops_it_with_a_line(stack: Stack) -> None:
     said = refusal(stack, FLOWER_DB="/srv/flower")
-    assert (
-        "FLOWER_DB is refused: it has to be a file in a folder that user 10001 may write to, unlike /srv/flower" in said
-    )
+    assert 'FLOWER_DB: "/srv/flower" is invalid (use a file in a folder that user 10001 may write to)' in said
     assert "Traceback" not in said
 
 
-def test_several_users(stack):
+def test_several_users(stack: Stack) -> None:
     with flower_with(stack, FLOWER_MORE_USERS="ann:one,bob:two"):
         for user in (("ann", "one"), ("bob", "two"), stack.flower_login["auth"]):
             assert httpx2.get("http://localhost:5555/tasks", auth=user).status_code == 200, user
         assert httpx2.get("http://localhost:5555/tasks", auth=("ann", "two")).status_code == 401
 
 
-def test_read_only(stack):
+def test_read_only(stack: Stack) -> None:
     with flower_with(stack, FLOWER_READ_ONLY="true"):
         (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to know the worker")
         for path in (f"/api/worker/shutdown/{name}", f"/api/worker/pool/grow/{name}?n=1", "/api/task/async-apply/add"):
@@ -63,7 +62,7 @@ def test_read_only(stack):
         assert stack.flower.get("/dashboard").status_code == 200
 
 
-def test_every_control_of_a_worker_works(stack):
+def test_every_control_of_a_worker_works(stack: Stack) -> None:
     (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to know the worker")
     for path, params, said in (
         (f"/api/worker/pool/restart/{name}", {}, "Restarting"),
@@ -81,7 +80,7 @@ def test_every_control_of_a_worker_works(stack):
     assert stack.end_of(stack.accept("add", x=1, y=1), timeout=60)["state"] == "SUCCESS"
 
 
-def test_under_a_path(stack):
+def test_under_a_path(stack: Stack) -> None:
     with flower_with(stack, FLOWER_URL_PREFIX="flower"):
         page = stack.flower.get("/flower/dashboard")
         assert page.status_code == 200
@@ -94,7 +93,7 @@ def test_under_a_path(stack):
         assert stack.flower.get("/dashboard").status_code == 404
 
 
-def test_a_crash_loses_no_more_than_since_the_last_save(stack):
+def test_a_crash_loses_no_more_than_since_the_last_save(stack: Stack) -> None:
     task_id = stack.accept("add", x=2, y=3)
     stack.in_flower(task_id, "SUCCESS")
     before = saved_at(stack)
@@ -103,12 +102,12 @@ def test_a_crash_loses_no_more_than_since_the_last_save(stack):
     assert stack.in_flower(task_id, "SUCCESS")["result"] == "5.0"
 
 
-def saved_at(stack):
+def saved_at(stack: Stack) -> float:
     code = "import pathlib; print(max([0, *(f.stat().st_mtime for f in pathlib.Path('/data').glob('flower*'))]))"
     return float(stack.compose("exec", "-T", "flower", "python", "-c", code))
 
 
-def test_a_history_that_cannot_be_read_is_named_and_put_aside(stack):
+def test_a_history_that_cannot_be_read_is_named_and_put_aside(stack: Stack) -> None:
     write = "import pathlib; [f.write_bytes(b'?' * 4096) for f in pathlib.Path('/data').glob('flower*')]"
     files = "import pathlib; print([f.name for f in pathlib.Path('/data').glob('*.corrupt')])"
     stack.in_flower(stack.accept("add", x=1, y=1), "SUCCESS")

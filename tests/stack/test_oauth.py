@@ -3,7 +3,9 @@
 import re
 import shutil
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import httpx2
@@ -11,7 +13,7 @@ import pytest
 import trustme
 import yaml
 
-from tests.stack.conftest import SLUG
+from tests.stack.conftest import SLUG, Stack
 from tests.stack.test_project import SHELL
 from tests.variants import OAUTH, Variant
 
@@ -37,7 +39,7 @@ SERVICES = {
 
 
 @pytest.fixture(scope="module")
-def prepare(deployed):
+def prepare(deployed: Stack) -> Iterator[trustme.CA]:
     """The variant with the provider beside its Flower, and an authority that vouches for the provider."""
     folder = deployed.project.path / "provider"
     folder.mkdir(exist_ok=True)
@@ -55,7 +57,7 @@ def prepare(deployed):
 
 
 @pytest.fixture
-def person(prepare):
+def person(prepare: trustme.CA) -> Iterator[httpx2.Client]:
     """A browser of somebody who is not logged in."""
     context = ssl.create_default_context()
     prepare.configure_trust(context)
@@ -63,7 +65,7 @@ def person(prepare):
         yield client
 
 
-def log_in(person, login):
+def log_in(person: httpx2.Client, login: str) -> Any:
     """Go where Flower sends a person to, as `login`, and come back; returns Flower's answer."""
     to_login = person.get("/tasks")
     assert (to_login.status_code, urlparse(to_login.headers["location"]).path) == (302, "/login")
@@ -74,7 +76,7 @@ def log_in(person, login):
     return person.get(to_flower.headers["location"])
 
 
-def test_nobody_comes_in_without_an_account(person):
+def test_nobody_comes_in_without_an_account(person: httpx2.Client) -> None:
     for path in ("/", "/tasks", "/dashboard", "/api/tasks", "/api/dashboard", "/api/workers/stats"):
         answer = person.get(path)
         assert (answer.status_code, urlparse(answer.headers["location"]).path) == (302, "/login"), path
@@ -82,7 +84,7 @@ def test_nobody_comes_in_without_an_account(person):
     assert person.get("/metrics").status_code == 404
 
 
-def test_the_provider_is_asked_for_what_flower_needs(stack, person):
+def test_the_provider_is_asked_for_what_flower_needs(stack: Stack, person: httpx2.Client) -> None:
     redirect = urlparse(person.get("/login").headers["location"])
     asked = parse_qs(redirect.query)
     assert asked["client_id"] == ["the-key"]
@@ -93,7 +95,7 @@ def test_the_provider_is_asked_for_what_flower_needs(stack, person):
     assert (redirect.scheme, redirect.netloc) == ("https", host)
 
 
-def test_who_is_named_comes_in_and_stays_so(stack, person):
+def test_who_is_named_comes_in_and_stays_so(stack: Stack, person: httpx2.Client) -> None:
     """A login outlives a restart of Flower."""
     if stack.variant["flower_auth"] == "google":  # whose address cannot be another
         person.cookies.set("user", stack.flower_login["cookies"]["user"], domain="localhost.local")
@@ -107,7 +109,7 @@ def test_who_is_named_comes_in_and_stays_so(stack, person):
     assert person.get("/dashboard").status_code == 302
 
 
-def test_others_do_not(stack, person):
+def test_others_do_not(stack: Stack, person: httpx2.Client) -> None:
     if stack.variant["flower_auth"] == "google":
         person.cookies.set("user", "2|1:0|10:1700000000|4:user|4:eXlr|forged")
     else:
@@ -116,19 +118,19 @@ def test_others_do_not(stack, person):
     assert "Traceback" not in stack.compose("logs", "--no-log-prefix", "flower")
 
 
-def test_a_state_that_is_not_ours_is_refused(person):
+def test_a_state_that_is_not_ours_is_refused(person: httpx2.Client) -> None:
     answer = person.get("/login", params={"code": "ann@example.com", "state": "forged"})
     assert answer.status_code == 403
     assert person.get("/dashboard").status_code == 302
 
 
-def test_a_provider_without_a_key_stops_flower_with_a_line(stack):
-    with pytest.raises(AssertionError, match="FLOWER_OAUTH2_KEY is refused: it has to be the client id") as stopped:
+def test_a_provider_without_a_key_stops_flower_with_a_line(stack: Stack) -> None:
+    with pytest.raises(AssertionError, match="FLOWER_OAUTH2_KEY: value is invalid") as stopped:
         stack.compose("run", "--rm", "--no-deps", "-T", "--env", "FLOWER_OAUTH2_KEY=", "flower")
     assert "Traceback" not in str(stopped.value)
 
 
-def test_every_command_of_the_guide_works(stack):
+def test_every_command_of_the_guide_works(stack: Stack) -> None:
     blocks = SHELL.findall(stack.project.files["FLOWER.md"])
-    assert re.search(r"FLOWER_TICKET=", blocks[0])
+    assert re.search(r"FLOWER_SESSION=", blocks[0])
     stack.project.run("bash", "-ex", "-c", "\n".join(blocks))

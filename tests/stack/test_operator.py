@@ -3,18 +3,20 @@
 import os
 import re
 from datetime import datetime
+from typing import Any
 
 import pytest
+from playwright.sync_api import Page
 
 from tests.stack import browser
-from tests.stack.conftest import wait_until
+from tests.stack.conftest import Stack, wait_until
 from tests.variants import TEMPLATE, Variant
 
 VARIANTS = [Variant.of()]
 
 
 @pytest.fixture(autouse=True)
-def a_browser():
+def a_browser() -> Any:
     """Skip where there is no browser, but not where a pipeline relies on the result."""
     missing = "no browser: install Chromium, or run `uv run playwright install chromium`"
     if not browser.executable():
@@ -22,7 +24,7 @@ def a_browser():
 
 
 @pytest.fixture
-def pictures(request):
+def pictures(request: pytest.FixtureRequest) -> Any:
     """Where the pictures of the documents are kept, when they are to be written anew."""
     folder = TEMPLATE / "docs" / "flower"
     if not request.config.getoption("write_report"):
@@ -31,13 +33,13 @@ def pictures(request):
     return folder
 
 
-def number(page, figure):
+def number(page: Page, figure: str) -> float:
     """A figure of the dashboard."""
-    found = re.match(r"[\d.,]+", page.locator(f"#figure-{figure}").inner_text())
+    found = re.match(r"[\d.,]+", page.locator(f"#metric-{figure}").inner_text())
     return float(found[0].replace(",", "")) if found else 0.0
 
 
-def test_debug_a_failed_task(stack, pictures):
+def test_debug_a_failed_task(stack: Stack, pictures: Any) -> None:
     task_id = stack.accept("fail", reason="no such customer")
     stack.in_flower(task_id, "FAILURE")
     with browser.opened(stack) as page:
@@ -58,7 +60,7 @@ def test_debug_a_failed_task(stack, pictures):
         browser.keep(page, pictures, "failed-task")
 
 
-def test_watch_performance(stack):
+def test_watch_performance(stack: Stack) -> None:
     """The dashboard moves by itself while tasks run."""
     with browser.opened(stack) as page:
         page.goto("/workers")
@@ -77,7 +79,7 @@ def test_watch_performance(stack):
         wait_until(lambda: number(page, "failure_rate") > 0, 10, "the failures to be seen")
         assert number(page, "throughput") > 0
         assert 0 < number(page, "success_rate") < 100
-        assert page.locator("#figure-p95_runtime").inner_text() != "—"
+        assert page.locator("#metric-p95_runtime").inner_text() != "—"
         assert page.locator("#chart-throughput path").first.get_attribute("d") != drawn
         page.get_by_label("Task", exact=True).select_option("fail")
         wait_until(lambda: number(page, "success_rate") == 0, 10, "the one task's figures")
@@ -85,7 +87,7 @@ def test_watch_performance(stack):
         page.locator("#dashboard-dot.status-dot-live").wait_for()
 
 
-def test_the_dashboard_is_in_flowers_own_look(stack, pictures):
+def test_the_dashboard_is_in_flowers_own_look(stack: Stack, pictures: Any) -> None:
     backgrounds = set()
     for scheme in ("light", "dark"):
         with browser.opened(stack, color_scheme=scheme) as page:
@@ -99,7 +101,7 @@ def test_the_dashboard_is_in_flowers_own_look(stack, pictures):
     assert len(backgrounds) == 2
 
 
-def test_scale_workers(stack, pictures):
+def test_scale_workers(stack: Stack, pictures: Any) -> None:
     """A process more, by the worker's page; two workers more, by command; throughput follows."""
     (name,) = stack.flower.get("/api/workers/stats").json()
     alone = throughput(stack)
@@ -122,11 +124,11 @@ def test_scale_workers(stack, pictures):
         stack.up("--scale", "worker=1")
 
 
-def processes(stack, name):
+def processes(stack: Stack, name: str) -> int:
     return len(stack.flower.get("/api/workers/stats", params={"refresh": 1}).json()[name]["pool"]["processes"])
 
 
-def throughput(stack):
+def throughput(stack: Stack) -> float:
     """How many tasks of half a second end in a second, by the times that the workers have noted."""
     runs = [stack.accept("slow", duration=0.5) for _ in range(24)]
     ends = sorted(stack.end_of(task_id, timeout=60)["ended_at"] for task_id in runs)
@@ -134,8 +136,8 @@ def throughput(stack):
     return len(runs) / (last - first).total_seconds()
 
 
-def test_see_a_queue_fill_and_drain(stack, pictures):
-    def ready(page):
+def test_see_a_queue_fill_and_drain(stack: Stack, pictures: Any) -> None:
+    def ready(page: Page) -> Any:
         page.reload()
         return int(page.locator("#celery td").nth(3).inner_text())
 

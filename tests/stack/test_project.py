@@ -1,53 +1,44 @@
-"""What the owner of the project does with it: its tests, its checks, its documents, a task of one's own."""
+"""The owner's tasks: run the tests and the checks, follow the documents."""
 
 import re
 
 import pytest
 
+from tests.stack.conftest import Stack
+
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.M | re.S)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
+CHECKS = [
+    "ruff check --no-cache",
+    "ruff format --check --no-cache",
+    "mypy --cache-dir /dev/null",
+    "lint-imports --no-cache",
+]
 
-def test_its_unit_tests_pass_without_any_server(stack):
-    said = stack.compose(
-        "run", "--rm", "--no-deps", "--env", "POSTGRES_HOST=nowhere", "test", "pytest", "-p", "no:cacheprovider"
-    )
-    assert re.search(r"\d+ passed", said)
-    assert "skipped" not in said
+
+def test_unit_tests_pass_without_servers(stack: Stack) -> None:
+    command = ["pytest", "-p", "no:cacheprovider"]
+    output = stack.compose("run", "--rm", "--no-deps", "--env", "POSTGRES_HOST=nowhere", "test", *command)
+    assert re.search(r"\d+ passed", output)
+    assert "skipped" not in output
 
 
-@pytest.mark.parametrize(
-    "check", ["ruff check --no-cache", "ruff format --check --no-cache", "mypy --cache-dir /dev/null"]
-)
-def test_its_checks_are_clean(stack, check):
+@pytest.mark.parametrize("check", CHECKS)
+def test_checks_pass(stack: Stack, check: str) -> None:
     stack.compose("run", "--rm", "--no-deps", "test", *check.split())
 
 
-def test_the_readme_shows_all_that_a_task_of_ones_own_takes(stack):
-    (shout,) = [code for code in PYTHON.findall(stack.project.files["README.md"]) if "def shout" in code]
-    file = stack.project.path / "backend" / "app" / "tasks" / "shout.py"
-    file.write_text(shout, encoding="utf-8")
-    try:
-        stack.up("--build")
-        answer = stack.api.post("/tasks/shout", params={"text": "hello", "times": 2, "wait": 10})
-        assert (answer.status_code, answer.json()["result"]) == (200, "HELLO HELLO")
-        assert stack.api.post("/tasks/shout").status_code == 422
-        assert "Say it louder." in stack.api.get("/openapi.json").text
-    finally:
-        file.unlink()
-    stack.up("--build")
-
-
-def test_the_readme_shows_how_other_code_gets_results(stack):
+def test_results_are_read_as_the_readme_shows(stack: Stack) -> None:
     (code,) = [code for code in PYTHON.findall(stack.project.files["README.md"]) if "send_task" in code]
     assert stack.compose("exec", "-T", "backend", "python", "-c", code).splitlines()[0] == "5.0"
 
 
 @pytest.mark.parametrize("document", ["QUICK_ACCESS.md", "FLOWER.md", "README.md"])
-def test_every_command_of_a_document_works(stack, document):
+def test_commands_of_documents_work(stack: Stack, document: str) -> None:
     blocks = SHELL.findall(stack.project.files[document])
     assert blocks
-    said = stack.project.run("bash", "-ex", "-c", "\n".join(blocks)).stdout
+    output = stack.project.run("bash", "-ex", "-c", "\n".join(blocks)).stdout
     if "run --rm --build test" in "".join(blocks):
-        assert re.search(r"\d+ passed in", said), "the project's own tests"
-        assert "skipped" not in said
+        assert re.search(r"\d+ passed in", output), "the project's own tests"
+        assert "skipped" not in output

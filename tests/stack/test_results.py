@@ -2,24 +2,25 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from tests.stack.conftest import SLUG, wait_until
+from tests.stack.conftest import SLUG, Stack, wait_until
 
 
-def queues(stack):
+def queues(stack: Stack) -> Any:
     return {queue["name"]: queue.get("messages", 0) for queue in stack.broker.get("/queues").json()}
 
 
-def relays(stack):
+def relays(stack: Stack) -> Any:
     """How many processes of the API have begun to serve since their container was started."""
     began = stack.project.run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{SLUG}-backend-1").stdout
     return stack.compose("logs", "--since", began.strip(), "backend").count("the relay is connected")
 
 
 @pytest.mark.parametrize("processes", ["1", "4"])
-def test_answers_are_the_same_from_every_process(stack, processes):
+def test_answers_are_the_same_from_every_process(stack: Stack, processes: str) -> None:
     stack.up(BACKEND_PROCESSES=processes)
     wait_until(lambda: relays(stack) == int(processes), 20, f"{processes} processes to serve")
     ids = []
@@ -35,7 +36,7 @@ def test_answers_are_the_same_from_every_process(stack, processes):
             assert (run["state"], run["result"]) == ("SUCCESS", number + 1)
 
 
-def test_many_runs_leave_no_message_behind(stack):
+def test_many_runs_leave_no_message_behind(stack: Stack) -> None:
     """Most of all no replies, which is what a result backend of replies is prone to."""
     began = datetime.now(UTC).isoformat()
     many = 990 if stack.variant["result_backend"] == "rpc" else 90

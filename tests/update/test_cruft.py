@@ -1,7 +1,8 @@
-"""A rendered project follows the template for years: with cruft, in git repositories that the tests make."""
+"""Updates of a rendered project with cruft, in git repositories that the tests create."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,113 +11,179 @@ from pathlib import Path
 import pytest
 
 from tests.variants import CHOICES, TEMPLATE
+from tools.pieces import PROJECT, Value
 
 BIN = Path(sys.executable).parent
 WHO = {f"GIT_{role}_{what}": "flowerpot@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 OWN = {".cruft.json", ".env"}
-"""What no two projects have in common."""
+"""Files that differ between any two projects."""
+
+DATABASE = Path("templates/services/db/compose.yml")
+FLOWER = Path("templates/services/flower/compose.yml")
+GUIDE = Path("templates/flower/introduction.md")
+CORE = Path(PROJECT, "backend/app/core/database.py")
+DEMO = Path(PROJECT, "backend/app/features/demo/tasks.py")
+
+OLDER = {
+    DATABASE: ("postgres:18", "postgres:17"),
+    FLOWER: ("${FLOWER_MEMORY:-512m}", "256m"),
+    GUIDE: ("# Flower: the guide", "# Flower"),
+    CORE: ("\n\n", "\n# The older version.\n\n"),
+    DEMO: ("\n\n", "\n# The older version.\n\n"),
+}
+"""Files of the template that differ in its older version: the text now, and then."""
+
+CONFLICT = re.compile(r"^(<{7}|>{7})", re.M)
 
 
-def run(folder, *command):
-    """Run a command; when it fails, its output is the error."""
+def run(folder: Path, *command: str | Path) -> str:
+    """Run a command and return its output. If it fails, raise the output."""
     env = {**os.environ, **WHO, "HOME": str(folder)}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
-def commit(folder, message):
-    """Commit all there is."""
+def commit(folder: Path, message: str) -> None:
+    """Commit everything."""
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", message)
 
 
-def tree(folder):
-    """Every file that is not a project's own, by its path."""
+def write(file: Path, text: str) -> None:
+    """Write a file of the owner."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    """Replace text in a file, once."""
+    text = file.read_text(encoding="utf-8")
+    assert old in text, f"{file.name}: {old!r} not found"
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Return the text of every file by its path, except those that differ between any two projects."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
     return {str(path): (folder / path).read_text(encoding="utf-8") for path in paths if str(path) not in OWN}
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """The template as a repository with two versions: the older has another PostgreSQL, and no limit on Flower."""
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create a repository of the template with two versions; the older is tagged."""
     folder = tmp_path_factory.mktemp("template") / "flowerpot"
     shutil.copytree(
         TEMPLATE, folder, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
     )
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    rendered = folder / "{{cookiecutter.project_slug}}"
-    newest = {name: (rendered / name).read_text(encoding="utf-8") for name in ("docker-compose.yml", "FLOWER.md")}
-    older = newest["docker-compose.yml"].replace("postgres:18", "postgres:17").replace("${FLOWER_MEMORY:-512m}", "256m")
-    assert older != newest["docker-compose.yml"]
-    (rendered / "docker-compose.yml").write_text(older, encoding="utf-8")
-    (rendered / "FLOWER.md").write_text("# Flower\n\nTo be written.\n", encoding="utf-8")
-    (rendered / "backend" / "gone.txt").write_text("Gone in the newest version.\n", encoding="utf-8")
-    commit(folder, "The older version")
+    newest = {file: (folder / file).read_text(encoding="utf-8") for file in OLDER}
+    for file, (now, then) in OLDER.items():
+        replace(folder / file, now, then)
+    write(folder / PROJECT / "backend" / "gone.txt", "Removed in the newest version.\n")
+    commit(folder, "Add the older version")
     run(folder, "git", "tag", "older")
-    for name, text in newest.items():
-        (rendered / name).write_text(text, encoding="utf-8")
-    (rendered / "backend" / "gone.txt").unlink()
-    commit(folder, "The newest version")
+    for file, text in newest.items():
+        write(folder / file, text)
+    (folder / PROJECT / "backend" / "gone.txt").unlink()
+    commit(folder, "Add the newest version")
     return folder
 
 
-def create(template, folder, *options, **answers):
-    """A project of cruft's, committed."""
+def create(template: Path, folder: Path, *options: str, **answers: Value) -> Path:
+    """Create a project with cruft, and commit it."""
     folder.mkdir()
-    given = json.dumps(answers)
-    run(folder, BIN / "cruft", "create", template, "--no-input", "--extra-context", given, *options)
+    context = json.dumps(answers)
+    run(folder, BIN / "cruft", "create", template, "--no-input", "--extra-context", context, *options)
     project = folder / "my-service"
     run(project, "git", "init", "--quiet", "--initial-branch=main")
-    commit(project, "Rendered")
+    commit(project, "Render")
     return project
 
 
-def update(project, **answers):
-    """Update a project, and commit."""
+def update(project: Path, **answers: Value) -> None:
+    """Update a project without a conflict, and commit."""
     switch = ["--variables-to-update", json.dumps(answers)] if answers else []
     run(project, BIN / "cruft", "update", "--skip-apply-ask", *switch)
     assert list(project.rglob("*.rej")) == []
-    commit(project, "Updated")
+    assert [path for path, text in tree(project).items() if CONFLICT.search(text)] == []
+    commit(project, "Update")
 
 
-def test_a_project_follows_and_keeps_what_its_owner_changed(template, tmp_path):
+def test_update_keeps_the_changes_of_the_owner(template: Path, tmp_path: Path) -> None:
     project = create(template, tmp_path / "made", "--checkout", "older")
-    assert "postgres:17" in (project / "docker-compose.yml").read_text()
-    secrets = (project / ".env").read_text()
     compose = project / "docker-compose.yml"
-    compose.write_text(compose.read_text().replace("WORKER_MEMORY:-1g", "WORKER_MEMORY:-4g"))
-    own = project / "backend" / "app" / "tasks" / "own.py"
-    own.write_text('"""Ours."""\n')
-    readme = project / "README.md"
-    readme.write_text(readme.read_text().replace("## Stop\n", "## Our team\n\nAsk Ann.\n\n## Stop\n"))
+    assert "postgres:17" in compose.read_text(encoding="utf-8")
+    secrets = (project / ".env").read_text(encoding="utf-8")
+    replace(compose, "WORKER_MEMORY:-1g", "WORKER_MEMORY:-4g")
+    replace(project / "README.md", "## Stop\n", "## Our team\n\nContact Ann.\n\n## Stop\n")
     (project / "LICENSE").unlink()
-    commit(project, "What the owner changed")
+    commit(project, "Change")
 
     update(project)
-    text = compose.read_text()
+    text = compose.read_text(encoding="utf-8")
     assert "postgres:18" in text
     assert "FLOWER_MEMORY:-512m" in text
     assert "WORKER_MEMORY:-4g" in text
-    assert own.read_text() == '"""Ours."""\n'
-    assert "Ask Ann." in readme.read_text()
+    assert "Contact Ann." in (project / "README.md").read_text(encoding="utf-8")
     assert not (project / "backend" / "gone.txt").exists()
     assert not (project / "LICENSE").exists()
-    assert (project / "FLOWER.md").read_text().startswith("# Flower: the guide")
-    assert (project / ".env").read_text() == secrets
+    assert (project / "FLOWER.md").read_text(encoding="utf-8").startswith("# Flower: the guide")
+    assert (project / ".env").read_text(encoding="utf-8") == secrets
 
 
-def test_a_fresh_project_differs_in_nothing(template, tmp_path):
+def test_update_leaves_features_alone(template: Path, tmp_path: Path) -> None:
+    """Core changes; features do not, even where the newest demo differs or the team has deleted a part of it."""
+    project = create(template, tmp_path / "made", "--checkout", "older")
+    backend = project / "backend"
+    assert "older version" in (backend / "app" / "features" / "demo" / "tasks.py").read_text(encoding="utf-8")
+    orders = backend / "app" / "features" / "orders"
+    write(orders / "__init__.py", '"""Orders."""\n')
+    write(orders / "tables.py", '"""Tables of orders."""\n\nfrom app.core.database import Base\n')
+    write(orders / "data" / "rates.csv", "EUR,1\n")
+    write(backend / "migrations" / "features" / "0001_orders.py", '"""Create the table of orders."""\n')
+    write(backend / "tests" / "features" / "test_orders.py", '"""Tests of orders."""\n')
+    replace(backend / "app" / "features" / "demo" / "tasks.py", "older version", "team's version")
+    commit(project, "Add orders")
+    folders = [backend / "app" / "features", backend / "migrations" / "features", backend / "tests" / "features"]
+    before = [{path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} for folder in folders]
+    assert all(before)
+
+    update(project)
+    after = [{path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} for folder in folders]
+    assert after == before
+    assert "older version" not in (backend / "app" / "core" / "database.py").read_text(encoding="utf-8")
+
+    shutil.rmtree(backend / "app" / "features" / "demo")
+    commit(project, "Delete the demo")
+    update(project, flower_auth="none")
+    assert not (backend / "app" / "features" / "demo").exists()
+
+
+def test_update_keeps_variables_of_the_owner(template: Path, tmp_path: Path) -> None:
+    """They have a block of their own, away from lines that answers change."""
     project = create(template, tmp_path / "made")
-    assert run(project, BIN / "cruft", "diff").strip().endswith("README.md has the rest.")
+    own = "&environment\n  MAIL_HOST: ${MAIL_HOST:-mail}\n  MAIL_PORT: ${MAIL_PORT:-25}\n"
+    replace(project / "docker-compose.yml", "&environment {}\n", own)
+    commit(project, "Add variables")
+    for backend in ("redis", "database"):
+        update(project, result_backend=backend, flower_persistence=False)
+        text = (project / "docker-compose.yml").read_text(encoding="utf-8")
+        assert own in text
+        assert "CELERY_RESULT_BACKEND: rpc" not in text
+
+
+def test_fresh_project_has_no_difference(template: Path, tmp_path: Path) -> None:
+    project = create(template, tmp_path / "made")
+    assert run(project, BIN / "cruft", "diff").strip().endswith("README.md has the details.")
     assert run(project, BIN / "cruft", "check", "--strict").strip().startswith("SUCCESS")
 
 
-def test_every_answer_can_be_another_later(template, tmp_path):
-    """One after another, in one project; each time it is the project that this answer would have given at once."""
+def test_answers_can_all_be_changed_later(template: Path, tmp_path: Path) -> None:
+    """One after another, in one project. Each update gives the project that the answers would have rendered."""
     project = create(template, tmp_path / "made")
-    secrets = (project / ".env").read_text()
-    answers = {}
+    secrets = (project / ".env").read_text(encoding="utf-8")
+    answers: dict[str, Value] = {}
     for name, values in CHOICES.items():
         for value in [*values[1:], values[0]]:
             answers[name] = value
@@ -125,4 +192,20 @@ def test_every_answer_can_be_another_later(template, tmp_path):
             fresh = tmp_path / f"{name}-{value}"
             run(tmp_path, BIN / "cookiecutter", "--no-input", "--output-dir", fresh, template, *given)
             assert tree(project) == tree(fresh / "my-service"), (name, value)
-    assert (project / ".env").read_text() == secrets
+    assert (project / ".env").read_text(encoding="utf-8") == secrets
+
+
+def test_conflict_is_marked_in_the_file(template: Path, tmp_path: Path) -> None:
+    """The README of a rendered project has the commands."""
+    project = create(template, tmp_path / "made", "--checkout", "older")
+    replace(project / "docker-compose.yml", "postgres:17", "postgres:16")
+    commit(project, "Use another PostgreSQL")
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    assert "cruft update --skip-apply-ask\n" in readme
+    printed = run(project, BIN / "cruft", "update", "--skip-apply-ask")
+    assert "twice" in readme
+    assert printed.count("my-service is rendered.") == 2
+    assert "`git diff --name-only --diff-filter=U`" in readme
+    assert run(project, "git", "diff", "--name-only", "--diff-filter=U").split() == ["docker-compose.yml"]
+    assert CONFLICT.search((project / "docker-compose.yml").read_text(encoding="utf-8"))
+    assert list(project.rglob("*.rej")) == []

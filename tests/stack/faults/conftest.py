@@ -1,16 +1,34 @@
-"""The report of the fault suite: what each scenario counted."""
+"""The variants, the feature and the report of the fault suite."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields
+from pathlib import Path
 
 import pytest
 
-from tests.stack.conftest import Stack
+from tests.stack.conftest import Stack, parametrize_variants
 from tests.stack.faults.ledger import Account, Ledger
-from tests.variants import TEMPLATE
+from tests.variants import TEMPLATE, Variant
+
+Settle = Callable[..., Account]
+"""Waits for the end of runs and checks their account."""
 
 REPORT = TEMPLATE / "docs" / "reliability.md"
 TABLE = "<!-- written by `uv run pytest tests/stack/faults --write-report` -->\n"
+
+
+FEATURES = Path(__file__).parent / "features"
+VARIANTS = [Variant.of(result_backend="redis")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the fault suite, which are available when its folder is named."""
+    parser.addoption("--write-report", action="store_true", help="write the table in docs/reliability.md")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Start the variants of the fault suite, with its own feature."""
+    parametrize_variants(metafunc, VARIANTS, FEATURES)
 
 
 @pytest.fixture
@@ -20,7 +38,7 @@ def ledger(stack: Stack) -> Ledger:
 
 
 @pytest.fixture(scope="session")
-def accounts(request) -> Iterator[dict[str, Account]]:
+def accounts(request: pytest.FixtureRequest) -> Iterator[dict[str, Account]]:
     """The accounts of all scenarios that ran, by name; written into the document when that is asked for."""
     drawn: dict[str, Account] = {}
     yield drawn
@@ -34,7 +52,7 @@ def accounts(request) -> Iterator[dict[str, Account]]:
 
 
 @pytest.fixture
-def nothing_is_lost(request, ledger: Ledger, accounts: dict[str, Account]) -> Callable[..., Account]:
+def nothing_is_lost(request: pytest.FixtureRequest, ledger: Ledger, accounts: dict[str, Account]) -> Settle:
     """Draw the line under a scenario: every accepted run is done, its effect happened once."""
 
     def drawn(

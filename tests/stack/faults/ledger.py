@@ -60,7 +60,7 @@ class Ledger:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         env = stack.project.env
-        self.address = {
+        self.address: dict[str, Any] = {
             "host": "localhost",
             "port": 5432,
             "user": env["POSTGRES_USER"],
@@ -83,7 +83,7 @@ class Ledger:
     def unfinished(self, ids: list[str]) -> int:
         """How many of these runs have not ended."""
         statement = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND ended_at IS NOT NULL"
-        return len(ids) - self.execute(statement, ids=ids)[0][0]
+        return len(ids) - int(self.execute(statement, ids=ids)[0][0])
 
     def account(self, ids: list[str], timeout: float = 120) -> Account:
         """Wait for the end of these runs of `effect`, or until `timeout` seconds have passed, and draw the line."""
@@ -94,7 +94,7 @@ class Ledger:
             SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND state = 'SUCCESS'
             AND EXISTS (SELECT FROM effects WHERE run_id = id AND step = 'done')
         """
-        sent_again = "SELECT coalesce(sum(greatest(publications - 1, 0)), 0) FROM task_runs WHERE id = ANY(%(ids)s)"
+        sent_again = "SELECT coalesce(sum(greatest(publish_count - 1, 0)), 0) FROM task_runs WHERE id = ANY(%(ids)s)"
         return Account(
             accepted=len(ids),
             done=self.execute(done, ids=ids)[0][0],
@@ -109,11 +109,12 @@ class Ledger:
         statement = """
             SELECT count(*) - count(DISTINCT run_id) FROM effects WHERE run_id = ANY(%(ids)s) AND step = %(step)s
         """
-        return self.execute(statement, ids=ids, step=step)[0][0]
+        return int(self.execute(statement, ids=ids, step=step)[0][0])
 
     def begun(self, task_id: str) -> int:
         """How often a run of `effect` was begun."""
-        return self.execute("SELECT count(*) FROM effects WHERE run_id = %(id)s AND step = 'begun'", id=task_id)[0][0]
+        statement = "SELECT count(*) FROM effects WHERE run_id = %(id)s AND step = 'begun'"
+        return int(self.execute(statement, id=task_id)[0][0])
 
 
 @contextlib.contextmanager

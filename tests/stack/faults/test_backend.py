@@ -1,34 +1,36 @@
 """The API breaks, or others break and the API has to stay itself."""
 
 import statistics
+from typing import Any
 
 import httpx2
 import pytest
 
-from tests.stack.conftest import wait_until
+from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
-from tests.stack.faults.ledger import under_load
+from tests.stack.faults.conftest import Settle
+from tests.stack.faults.ledger import Ledger, under_load
 
 
-def p99(seconds):
+def p99(seconds: list[float]) -> float:
     return statistics.quantiles(seconds, n=100)[98]
 
 
-def test_backend_crashed_between_commit_and_publication(stack, nothing_is_lost):
+def test_backend_crashed_between_commit_and_publication(stack: Stack, nothing_is_lost: Settle) -> None:
     with faults.frozen("rabbitmq"):
         ids = [stack.accept("effect") for _ in range(20)]
         faults.crash("backend")
     nothing_is_lost(ids)
 
 
-def test_backend_restarted_under_load(stack, nothing_is_lost):
+def test_backend_restarted_under_load(stack: Stack, nothing_is_lost: Settle) -> None:
     with under_load() as load:
         stack.compose("restart", "backend")
         stack.up()
     nothing_is_lost(load.ids)
 
 
-def test_backend_crashed_under_load_with_four_processes(stack, nothing_is_lost):
+def test_backend_crashed_under_load_with_four_processes(stack: Stack, nothing_is_lost: Settle) -> None:
     stack.up(BACKEND_PROCESSES="4")
     with under_load() as load:
         faults.crash("backend")
@@ -36,7 +38,7 @@ def test_backend_crashed_under_load_with_four_processes(stack, nothing_is_lost):
 
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
-def test_the_api_stays_itself_without_the_broker(stack, nothing_is_lost, fault):
+def test_the_api_stays_itself_without_the_broker(stack: Stack, nothing_is_lost: Settle, fault: Any) -> None:
     with under_load() as healthy:
         wait_until(lambda: len(healthy.ids) >= 400, 60, "400 to be accepted")
     broken = faults.frozen("rabbitmq") if fault == "frozen" else faults.stopped(stack, "rabbitmq")
@@ -56,7 +58,7 @@ def test_the_api_stays_itself_without_the_broker(stack, nothing_is_lost, fault):
     nothing_is_lost(healthy.ids + load.ids, started_again=None, timeout=180)
 
 
-def test_a_flood_of_accepted_tasks_is_done(stack):
+def test_a_flood_of_accepted_tasks_is_done(stack: Stack) -> None:
     stack.up()
     with under_load("add", each_second=2000, seconds=150, x=1, y=1) as load:
         wait_until(lambda: len(load.ids) >= 10_000, 160, "10,000 to be accepted")
@@ -65,7 +67,7 @@ def test_a_flood_of_accepted_tasks_is_done(stack):
     wait_until(lambda: stack.api.get("/tasks/", params={"limit": 1}).json()["tasks"] == [], 180, "every run to end")
 
 
-def test_a_thousand_invalid_requests_leave_nothing(stack, ledger):
+def test_a_thousand_invalid_requests_leave_nothing(stack: Stack, ledger: Ledger) -> None:
     rows = ledger.execute("SELECT count(*) FROM task_runs")
     with httpx2.Client(base_url="http://localhost:8060") as http:
         statuses = {http.post("/tasks/effect", params={"seconds": "long"}).status_code for _ in range(1000)}
@@ -75,7 +77,7 @@ def test_a_thousand_invalid_requests_leave_nothing(stack, ledger):
     wait_until(lambda: stack.broker.get(queue).json().get("messages") == 0, 15, "the queue to be empty")
 
 
-def test_flower_crashed_and_flooded(stack, nothing_is_lost):
+def test_flower_crashed_and_flooded(stack: Stack, nothing_is_lost: Settle) -> None:
     flood = """
 from app.celery_app import celery_app
 with celery_app.connection_for_write() as connection, celery_app.events.Dispatcher(connection) as dispatcher:

@@ -1,18 +1,19 @@
 """RabbitMQ breaks."""
 
-from tests.stack.conftest import wait_until
+from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
-from tests.stack.faults.ledger import under_load
+from tests.stack.faults.conftest import Settle
+from tests.stack.faults.ledger import Ledger, under_load
 
 
-def relay_is_well(stack):
-    return stack.api.get("/health/ready").json()["broker"] == "ok"
+def relay_is_well(stack: Stack) -> bool:
+    return bool(stack.api.get("/health/ready").json()["broker"] == "ok")
 
 
 # A worker that loses its connection cancels what is at work, at most two tasks, because their messages come back.
 
 
-def test_broker_restarted(stack, nothing_is_lost):
+def test_broker_restarted(stack: Stack, nothing_is_lost: Settle) -> None:
     with under_load() as load:
         stack.compose("restart", "rabbitmq")
         wait_until(lambda: relay_is_well(stack), 60, "the relay to be back")
@@ -20,7 +21,7 @@ def test_broker_restarted(stack, nothing_is_lost):
     nothing_is_lost(load.ids, started_again=2)
 
 
-def test_broker_crashed_three_times(stack, nothing_is_lost):
+def test_broker_crashed_three_times(stack: Stack, nothing_is_lost: Settle) -> None:
     with under_load() as load:
         for _ in range(3):
             faults.crash("rabbitmq")
@@ -29,7 +30,7 @@ def test_broker_crashed_three_times(stack, nothing_is_lost):
     nothing_is_lost(load.ids, started_again=6, timeout=180)
 
 
-def test_broker_frozen_for_10_s(stack, nothing_is_lost):
+def test_broker_frozen_for_10_s(stack: Stack, nothing_is_lost: Settle) -> None:
     with under_load() as load:
         with faults.frozen("rabbitmq"):
             frozen_at = len(load.ids)
@@ -39,20 +40,20 @@ def test_broker_frozen_for_10_s(stack, nothing_is_lost):
     nothing_is_lost(load.ids, started_again=2)
 
 
-def test_broker_crashed_with_what_it_had_not_confirmed(stack, nothing_is_lost, ledger):
+def test_broker_crashed_with_what_it_had_not_confirmed(stack: Stack, nothing_is_lost: Settle, ledger: Ledger) -> None:
     """Frozen, it takes messages into its buffers; what the relay believed to be published would die with it."""
     before = faults.starts("rabbitmq")
     with faults.frozen("rabbitmq"):
         ids = [stack.accept("effect") for _ in range(50)]
         wait_until(lambda: not relay_is_well(stack), 20, "the relay to have waited in vain")
-        published = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND to_publish IS NULL"
+        published = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND outbox_action IS NULL"
         assert ledger.execute(published, ids=ids) == [(0,)]
         faults.kill("rabbitmq")
     wait_until(lambda: faults.starts("rabbitmq") != before, 60, "the broker to come back by itself")
     nothing_is_lost(ids)
 
 
-def test_broker_cut_off_for_10_s(stack, nothing_is_lost):
+def test_broker_cut_off_for_10_s(stack: Stack, nothing_is_lost: Settle) -> None:
     with under_load() as load:
         with faults.cut_off("rabbitmq"):
             cut_at = len(load.ids)
@@ -62,7 +63,7 @@ def test_broker_cut_off_for_10_s(stack, nothing_is_lost):
     nothing_is_lost(load.ids, started_again=2, sent_again=None, timeout=180)
 
 
-def test_broker_out_of_memory(stack, nothing_is_lost):
+def test_broker_out_of_memory(stack: Stack, nothing_is_lost: Settle) -> None:
     with under_load() as load:
         with faults.memory_alarm(stack):
             blocked_at = len(load.ids)
@@ -72,11 +73,11 @@ def test_broker_out_of_memory(stack, nothing_is_lost):
     nothing_is_lost(load.ids, started_again=2, timeout=180)
 
 
-def test_queue_purged(stack, nothing_is_lost, ledger):
+def test_queue_purged(stack: Stack, nothing_is_lost: Settle, ledger: Ledger) -> None:
     with faults.stopped(stack, "worker"):
         with under_load() as load:
             wait_until(lambda: len(load.ids) >= 40, 30, "something in the queue")
-        published = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND to_publish IS NULL"
+        published = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND outbox_action IS NULL"
         wait_until(lambda: ledger.execute(published, ids=load.ids) == [(len(load.ids),)], 30, "all to be published")
         stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "purge_queue", "celery")
     account = nothing_is_lost(load.ids, sent_again=None)

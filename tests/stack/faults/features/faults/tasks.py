@@ -1,12 +1,12 @@
-"""The tasks of the fault suite, put into the rendered project: one leaves an effect, and counts how often it ran."""
+"""Tasks that leave a countable effect, kill their process, exceed their time limit or report progress."""
 
 import contextlib
 import os
 import signal
 import time
 
-from app import database
-from app.tasks.base import Run, task
+from app.core import database
+from app.core.tasks import RunContext, task
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -16,28 +16,28 @@ NOTE = text("INSERT INTO effects (run_id, step) VALUES (:id, :step)")
 
 
 @task(autoretry_for=(OperationalError,), max_retries=20, retry_backoff_max=4)
-def effect(run: Run, seconds: float = 0.05) -> None:
+def effect(run: RunContext, seconds: float = 0.05) -> None:
     """Work for `seconds`, then leave the effect, unless an earlier attempt has left it.
 
     So the effect is there once however often this is tried, as long as no two attempts are at work at the same time.
     """
-    with database.engine().connect() as connection:
+    with database.autocommit_engine().connect() as connection:
         done = connection.execute(LOOK, {"id": run.id}).scalar_one()
         connection.execute(NOTE, {"id": run.id, "step": "begun"})
     time.sleep(seconds)
     if not done:
-        with database.engine().connect() as connection:
+        with database.autocommit_engine().connect() as connection:
             connection.execute(NOTE, {"id": run.id, "step": "done"})
 
 
 @task()
-def poison(run: Run) -> None:  # noqa: ARG001
+def poison(run: RunContext) -> None:  # noqa: ARG001
     """Kill the process that does this."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task(time_limit=3)
-def endless(run: Run) -> None:  # noqa: ARG001
+def endless(run: RunContext) -> None:  # noqa: ARG001
     """Outlive the soft time limit, and the hard one."""
     while True:
         with contextlib.suppress(SoftTimeLimitExceeded):
@@ -45,7 +45,7 @@ def endless(run: Run) -> None:  # noqa: ARG001
 
 
 @task()
-def stepwise(run: Run, steps: int = 50) -> int:
+def stepwise(run: RunContext, steps: int = 50) -> int:
     """Report progress five times a second."""
     for step in range(steps):
         run.progress(step, steps)

@@ -1,0 +1,178 @@
+"""Features: built from the README, invalid ones, none at all; queues with workers of their own."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.conftest import Stack, wait_until
+from tests.stack.test_project import CHECKS
+from tests.variants import COVERING
+
+VARIANTS = COVERING[:1]
+
+STEP = re.compile(
+    r"^(?:`(?P<file>backend/\S+\.py)`|Add .* `(?P<changed>backend/\S+\.py)`):\n\n```python\n(?P<code>.*?)^```"
+    r"|^```shell\n(?P<commands>.*?)^```",
+    re.M | re.S,
+)
+
+
+def section(stack: Stack, title: str) -> str:
+    """Return a section of the rendered README."""
+    text = stack.project.files["README.md"]
+    (found,) = re.findall(rf"^## {title}\n.*?(?=^## |\Z)", text, re.M | re.S)
+    return str(found)
+
+
+@pytest.fixture
+def edited(stack: Stack) -> Iterator[Stack]:
+    """A stack whose source a test may edit: restored and rebuilt afterwards."""
+    before = snapshot(stack.project.path)
+    yield stack
+    for path in set(snapshot(stack.project.path)) - set(before):
+        path.unlink()
+    for path, content in before.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    stack.compose("exec", "-T", "db", "sh", "-c", FORGET_FEATURES)
+    stack.up("--build", "--remove-orphans")
+
+
+FORGET_FEATURES = """psql --quiet --username "$POSTGRES_USER" "$POSTGRES_DB" \
+    --command "DROP TABLE IF EXISTS orders" --command "DELETE FROM alembic_version WHERE version_num <> '0001'"
+"""
+
+
+def snapshot(project: Path) -> dict[Path, bytes]:
+    """Return the content of every source file of a project."""
+    paths = (path for path in project.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in paths if not {".venv", "__pycache__"} & set(path.parts)}
+
+
+def test_feature_is_built_as_the_readme_shows(edited: Stack) -> None:
+    """Its own tests place an order, roll one back, and see the receipt fail and be retried."""
+    steps = STEP.findall(section(edited, "Add a feature"))
+    assert len(steps) >= 9
+    output = ""
+    for path, listed, code, commands in steps:
+        if commands:
+            output = edited.project.run("bash", "-ec", commands).stdout
+        else:
+            (edited.project.path / (path or listed)).write_text(code, encoding="utf-8")
+    assert re.search(r"\d+ passed in", output)
+    assert "skipped" not in output
+    for check in CHECKS:
+        edited.compose("run", "--rm", "--no-deps", "test", *check.split())
+    receipts = edited.history(name="send_receipt")
+    assert {(run["state"], run["attempts"], run["queue"]) for run in receipts} == {("SUCCESS", 2, "mail")}
+    edited.in_flower(receipts[0]["task_id"], "SUCCESS")
+
+
+def test_empty_migration_is_an_error(edited: Stack) -> None:
+    command = ["uv", "run", "--env-file", "../.env", "alembic", "revision", "--autogenerate", "-m", "Nothing"]
+    with pytest.raises(AssertionError, match=r"no changes found \(define tables in app/features/<name>/tables\.py"):
+        edited.project.run(*command, folder="backend")
+
+
+def test_task_is_added_as_the_readme_shows(edited: Stack) -> None:
+    ((path, _, code, _),) = STEP.findall(section(edited, "Add a task"))
+    file = edited.project.path / path
+    file.parent.mkdir()
+    (file.parent / "__init__.py").touch()
+    file.write_text(code, encoding="utf-8")
+    edited.up("--build")
+    response = edited.api.post("/tasks/shout", params={"text": "hello", "times": 2, "wait": 10})
+    assert (response.status_code, response.json()["result"]) == (200, "HELLO HELLO")
+    assert edited.api.post("/tasks/shout").status_code == 422
+    assert "Repeat a text in capitals." in edited.api.get("/openapi.json").text
+
+
+def test_project_without_the_demo_passes_its_tests_and_starts(edited: Stack) -> None:
+    backend = edited.project.path / "backend"
+    for folder in (backend / "app/features/demo", backend / "tests/features/demo"):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    edited.up("--build")
+    output = edited.compose("run", "--rm", "--build", "test")
+    assert re.search(r"\d+ passed in", output)
+    assert "skipped" not in output
+    for check in CHECKS:
+        edited.compose("run", "--rm", "--no-deps", "test", *check.split())
+    assert edited.api.post("/tasks/add", params={"x": 1, "y": 1}).status_code == 405
+
+
+def test_second_worker_is_added_as_the_readme_shows(edited: Stack) -> None:
+    """Until it runs, the queue without a consumer is reported by name."""
+    (override,) = re.findall(r"^```yaml\n(.*?)^```", section(edited, "Queues"), re.M | re.S)
+    queues = edited.project.path / "backend/app/features/queues.py"
+    queues.write_text('"""Queues."""\n\nQUEUES = ["celery", "mail"]\n', encoding="utf-8")
+    tasks = edited.project.path / "backend/app/features/demo/tasks.py"
+    tasks.write_text(tasks.read_text().replace("@task()\ndef add", '@task(queue="mail")\ndef add'), encoding="utf-8")
+    env = edited.project.path / ".env"
+    env.write_text(re.sub("^WORKER_QUEUES=.*$", "WORKER_QUEUES=celery", env.read_text(), flags=re.M), encoding="utf-8")
+    edited.up("--build")
+
+    def ready() -> Any:
+        return edited.api.get("/health/ready").json()
+
+    wait_until(lambda: ready()["queues"] == {"celery": "ok", "mail": "no consumer"}, 20, "the queue to be reported")
+    assert ready()["status"] == "degraded"
+
+    def consumers() -> Any:
+        return edited.flower.get("/api/dashboard").json()["consumers"]
+
+    wait_until(lambda: consumers() == {"celery": 1, "mail": 0, "dead-letters": None}, 30, "the dashboard to list it")
+    waiting = edited.accept("add", x=1, y=1)
+    (edited.project.path / "docker-compose.override.yml").write_text(override, encoding="utf-8")
+    edited.up()
+    run = edited.end_of(waiting)
+    assert (run["state"], run["queue"]) == ("SUCCESS", "mail")
+    wait_until(lambda: ready()["status"] == "ok", 20, "every queue to be consumed")
+    names = {queue["name"] for queue in edited.broker.get("/queues").json()}
+    assert {"celery", "mail", "dead-letters"} <= names
+    policies = {queue["name"]: queue.get("policy") for queue in edited.broker.get("/queues").json()}
+    assert (policies["mail"], policies["dead-letters"]) == ("tasks", None)
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "problem"),
+    [
+        (
+            "broken/tasks.py",
+            "@task()\ndef add(run: RunContext) -> None: ...\n",
+            "app/features/demo/tasks.py: task add: the name is taken by app/features/broken/tasks.py"
+            " (rename one of them)",
+        ),
+        (
+            "broken/tasks.py",
+            '@task(queue="mial")\ndef lost(run: RunContext) -> None: ...\n',
+            'app/features/broken/tasks.py: task lost: unknown queue "mial"'
+            " (add it to app/features/queues.py, or choose from celery)",
+        ),
+        (
+            "broken/tasks.py",
+            "@task()\ndef wrong(run: RunContext, wait: int) -> None: ...\n",
+            "app/features/broken/tasks.py: task wrong: argument wait: the name is reserved (rename it)",
+        ),
+        (
+            "my-feature/tasks.py",
+            "",
+            "app/features/my-feature: not a valid package name (use lowercase letters, digits and underscores)",
+        ),
+    ],
+)
+def test_invalid_feature_stops_every_service_with_one_line(edited: Stack, file: str, code: str, problem: str) -> None:
+    path = edited.project.path / "backend/app/features" / file
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(f"from app.core.tasks import RunContext, task\n\n\n{code}", encoding="utf-8")
+    edited.compose("build", "backend")
+    for command in ("python -m app.main", "celery --app=app.celery_app worker"):
+        output = edited.compose(
+            "run", "--rm", "--no-deps", "backend", "sh", "-c", f"timeout 20 {command} 2>&1; echo $?"
+        )
+        assert output.splitlines() == [problem, "1"]
