@@ -17,6 +17,7 @@ Render = Callable[..., Project]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the stack tests."""
+    parser.addoption("--write-pictures", action="store_true", help="write the screenshots in docs/flower")
     parser.addoption("--all-stacks", action="store_true", help="start every combination of the structural answers")
     parser.addoption(
         "--only", metavar="ID", help="start only the variant with this id, such as redis-none-forgetful-py314"

@@ -1,7 +1,10 @@
 """Features: built from the README, invalid ones, none at all; queues with workers of their own."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from tests.stack.test_project import CHECKS
 from tests.variants import COVERING
 
 VARIANTS = COVERING[:1]
+
+DEMO = ("add", "fail", "flaky", "slow")
 
 STEP = re.compile(
     r"^(?:`(?P<file>backend/\S+\.py)`|Add .* `(?P<changed>backend/\S+\.py)`):\n\n```python\n(?P<code>.*?)^```"
@@ -136,6 +141,24 @@ def test_second_worker_is_added_as_the_readme_shows(edited: Stack) -> None:
     assert {"celery", "mail", "dead-letters"} <= names
     policies = {queue["name"]: queue.get("policy") for queue in edited.broker.get("/queues").json()}
     assert (policies["mail"], policies["dead-letters"]) == ("tasks", None)
+
+
+def test_generated_client_reads_well(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = tmp_path / "openapi.json"
+    document.write_text(stack.api.get("/openapi.json").text, encoding="utf-8")
+    generator = Path(sys.executable).parent / "openapi-python-client"
+    options = ["--path", str(document), "--output-path", str(tmp_path / "service_client"), "--meta", "none"]
+    subprocess.run([generator, "generate", *options], check=True, capture_output=True, timeout=60)
+    operations = {file.stem for file in (tmp_path / "service_client" / "api").glob("*/*.py")} - {"__init__"}
+    tasks = {"list_active", "list_history", "get_task", "revoke_task"}
+    assert operations == tasks | {f"enqueue_{name}" for name in DEMO} | {"get_live", "get_ready"}
+    models = {file.stem for file in (tmp_path / "service_client" / "models").glob("*.py")}
+    assert {"accepted", "page", "problem", "progress", "task_run"} <= models
+    assert not [name for name in models if name.endswith("_problem")]
+    monkeypatch.syspath_prepend(tmp_path)
+    client = import_module("service_client").Client(base_url="http://localhost:8060")
+    run = import_module("service_client.api.tasks.enqueue_add").sync(client=client, x=2, y=3, wait=10)
+    assert run.result == 5
 
 
 @pytest.mark.parametrize(

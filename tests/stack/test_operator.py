@@ -25,9 +25,9 @@ def a_browser() -> Any:
 
 @pytest.fixture
 def pictures(request: pytest.FixtureRequest) -> Any:
-    """Where the pictures of the documents are kept, when they are to be written anew."""
+    """Return the folder of the documents' screenshots, if they are to be written."""
     folder = TEMPLATE / "docs" / "flower"
-    if not request.config.getoption("write_report"):
+    if not request.config.getoption("write_pictures"):
         return None
     folder.mkdir(exist_ok=True)
     return folder

@@ -50,8 +50,8 @@ def test_a_retry_that_arrives_before_its_first_attempt_has_let_go(stack: Stack, 
     """The lock of the attempt that failed is held here, while the message of the next is delivered."""
     task_id = str(uuid4())
     row = """
-        INSERT INTO task_runs (id, name, arguments, state, attempts, retries)
-        VALUES (%(id)s, 'add', '{"x": 1, "y": 2}', 'RETRY', 1, 1)
+        INSERT INTO task_runs (id, name, queue, arguments, state, attempts, retries)
+        VALUES (%(id)s, 'add', 'celery', '{"x": 1, "y": 2}', 'RETRY', 1, 1)
     """
     ledger.execute(row, id=task_id)
     with ledger.session() as first:

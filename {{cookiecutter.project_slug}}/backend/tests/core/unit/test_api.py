@@ -124,7 +124,8 @@ def test_openapi_describes_tasks_and_problems(client: TestClient) -> None:
         assert operation["operationId"] == f"enqueue_{name}"
         assert {"200", "202", "422", "503"} <= set(operation["responses"])
         problem = operation["responses"]["422"]["content"]["application/problem+json"]["schema"]
-        assert {"type", "title", "status", "detail"} == set(problem["properties"])
+        assert problem == {"$ref": "#/components/schemas/Problem"}
+    assert {"type", "title", "status", "detail"} == set(document["components"]["schemas"]["Problem"]["properties"])
     assert "/tasks/core_hidden" not in document["paths"]
     ids = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
     assert {"list_active", "list_history", "get_task", "revoke_task", "get_live", "get_ready"} <= ids
