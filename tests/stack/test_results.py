@@ -16,7 +16,7 @@ def queues(stack: Stack) -> Any:
 def relays(stack: Stack) -> Any:
     """How many processes of the API have begun to serve since their container was started."""
     began = stack.project.run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{SLUG}-backend-1").stdout
-    return stack.compose("logs", "--since", began.strip(), "backend").count("the relay is connected")
+    return stack.compose("logs", "--since", began.strip(), "backend").count("relay connected")
 
 
 @pytest.mark.parametrize("processes", ["1", "4"])
