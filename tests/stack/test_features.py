@@ -156,8 +156,8 @@ def test_generated_client_reads_well(stack: Stack, tmp_path: Path, monkeypatch: 
     assert {"accepted", "page", "problem", "progress", "task_run"} <= models
     assert not [name for name in models if name.endswith("_problem")]
     monkeypatch.syspath_prepend(tmp_path)
-    client = import_module("service_client").Client(base_url="http://localhost:8060")
-    run = import_module("service_client.api.tasks.enqueue_add").sync(client=client, x=2, y=3, wait=10)
+    with import_module("service_client").Client(base_url="http://localhost:8060") as client:
+        run = import_module("service_client.api.tasks.enqueue_add").sync(client=client, x=2, y=3, wait=10)
     assert run.result == 5
 
 
