@@ -35,7 +35,7 @@ class Ready(BaseModel):
 
 @router.get("/live")
 async def get_live() -> Live:
-    """Report that the process responds, whatever the state of its dependencies."""
+    """Report that the process responds, regardless of its dependencies."""
     return Live()
 
 

@@ -126,10 +126,12 @@ class Relay:
                 accepted = await asyncio.gather(*(_publish(exchange, row) for row in enqueued))
                 if revoked:
                     await asyncio.to_thread(celery_app.control.revoke, revoked, terminate=True)
-            confirmed = [row for row, is_accepted in zip(enqueued, accepted, strict=True) if is_accepted]
+            outcomes = list(zip(enqueued, accepted, strict=True))
+            confirmed = [row for row, is_accepted in outcomes if is_accepted]
+            refused = [row for row, is_accepted in outcomes if not is_accepted]
             if confirmed or revoked:
                 await connection.execute(history.published([row.id for row in confirmed] + revoked))
-            if refused := [row for row in enqueued if row not in confirmed]:
+            if refused:
                 await connection.execute(history.postpone([row.id for row in refused], POSTPONED))
                 logger.warning("messages refused", count=len(refused), queues=sorted({row.queue for row in refused}))
         if confirmed:

@@ -63,7 +63,7 @@ class TaskRunner(Unrecorded):
         if inspect.iscoroutinefunction(task.function):
             return asyncio.run(self.run_async(task, *args, **kwargs))
         session = self._session or Session()
-        assert isinstance(session, Session), "an AsyncSession is for async def tasks"  # noqa: S101
+        assert isinstance(session, Session), "an AsyncSession is for async def tasks"  # noqa: S101 (in tests)
         event.listen(session, "do_orm_execute", self._intercept)
         try:
             result = task.function(RunContext(self, session), **self._values(task, args, kwargs))
@@ -75,7 +75,7 @@ class TaskRunner(Unrecorded):
     async def run_async(self, task: RecordedTask[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run an `async def` task on the current event loop and return its result; see `run`."""
         session = self._session or AsyncSession()
-        assert isinstance(session, AsyncSession), "a Session is for tasks that are not async def"  # noqa: S101
+        assert isinstance(session, AsyncSession), "a Session is for tasks that are not async def"  # noqa: S101 (in tests)
         event.listen(session.sync_session, "do_orm_execute", self._intercept)
         try:
             result = await task.function(AsyncRunContext(self, session), **self._values(task, args, kwargs))

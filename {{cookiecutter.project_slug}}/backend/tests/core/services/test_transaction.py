@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import httpx2
 import pytest
 from fastapi import FastAPI, HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from app.core import database
 from app.core.api import Transaction
@@ -23,6 +24,9 @@ class RecordingRelay(Relay):
         self.woken += 1
 
 
+ids: list[str] = []
+
+
 def endpoint(fail: Exception | None) -> Callable[[Transaction], Awaitable[str]]:
     async def enqueue(session: Transaction) -> str:
         (run_id,) = (await session.execute(core_add.enqueue(x=1, y=1))).one()
@@ -32,9 +36,6 @@ def endpoint(fail: Exception | None) -> Callable[[Transaction], Awaitable[str]]:
         return str(run_id)
 
     return enqueue
-
-
-ids: list[str] = []
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,27 @@ def test_transaction_commits_before_the_response_or_rolls_back(
     relay = app.state.relay = RecordingRelay()
     app.post("/")(endpoint(fail))
 
+    visible: list[bool] = []
+
+    async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and look for the row at the moment when its response starts."""
+
+        async def send_observed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visible.append(api.http.get(f"/tasks/{ids[-1]}").status_code == 200)
+            await send(message)
+
+        await app(scope, receive, send_observed)
+
     async def post() -> int:
-        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(app=observed, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             response = await client.post("/")
         await database.async_engine().dispose()
         return response.status_code
 
     assert asyncio.run(post()) == status
+    assert visible == [status == 200]
     assert relay.woken == woken
     if woken:
         assert api.wait_for_end(ids[-1])["state"] == "SUCCESS"
