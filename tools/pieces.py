@@ -1,12 +1,12 @@
 """Report which answers each piece of the template reads: `uv run python -m tools.pieces`.
 
 A piece is a file under `{{cookiecutter.project_slug}}/` or `templates/`. Jinja's syntax tree shows which answers it
-reads: in its name, conditions and expressions, through private answers and imported macros. An included file is a piece
-of its own; the expression that selects it counts for the piece that includes it.
+reads: in its name, conditions and expressions, through private answers and imported macros. An included file is a
+separate piece; the expression that selects it counts for the piece that includes it.
 
 A form is a text that a piece renders to, with its includes left open. Only the answers that a piece reads select its
-form, so few answers mean few forms. A rendered file is a form with the forms of its includes put in: whatever the
-answers are, it consists of forms that occur in a covering set of variants.
+form, so few answers mean few forms. A rendered file is a form with the forms of its includes inserted: for any
+answers, it consists of forms that occur in a covering set of variants.
 """
 
 import copy

@@ -34,7 +34,7 @@ def section(stack: Stack, title: str) -> str:
 
 @pytest.fixture
 def edited(stack: Stack) -> Iterator[Stack]:
-    """A stack whose source a test may edit: restored and rebuilt afterwards."""
+    """A stack with source files that a test may edit; they are restored and rebuilt afterwards."""
     before = snapshot(stack.project.path)
     yield stack
     for path in set(snapshot(stack.project.path)) - set(before):

@@ -19,7 +19,7 @@ NOTE = text("INSERT INTO effects (run_id, step) VALUES (:id, :step)")
 def effect(run: RunContext, seconds: float = 0.05) -> None:
     """Work for `seconds`, then leave the effect, unless an earlier attempt has left it.
 
-    So the effect is there once however often this is tried, as long as no two attempts are at work at the same time.
+    The effect therefore exists once for any number of attempts, unless two of them run at the same time.
     """
     with database.autocommit_engine().connect() as connection:
         done = connection.execute(LOOK, {"id": run.id}).scalar_one()
