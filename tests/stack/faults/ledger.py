@@ -94,7 +94,9 @@ class Ledger:
             SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND state = 'SUCCESS'
             AND EXISTS (SELECT FROM effects WHERE run_id = id AND step = 'done')
         """
-        sent_again = "SELECT coalesce(sum(greatest(publish_count - 1, 0)), 0) FROM task_runs WHERE id = ANY(%(ids)s)"
+        sent_again = (
+            "SELECT coalesce(sum(greatest(publish_count - retries - 1, 0)), 0) FROM task_runs WHERE id = ANY(%(ids)s)"
+        )
         return Account(
             accepted=len(ids),
             done=self.execute(done, ids=ids)[0][0],

@@ -1,5 +1,7 @@
 """RabbitMQ breaks."""
 
+from uuid import uuid4
+
 from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
 from tests.stack.faults.conftest import Settle
@@ -82,3 +84,18 @@ def test_queue_purged(stack: Stack, nothing_is_lost: Settle, ledger: Ledger) -> 
         stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "purge_queue", "celery")
     account = nothing_is_lost(load.ids, sent_again=None)
     assert account.sent_again >= account.accepted
+
+
+def test_message_lost_under_a_standing_backlog(stack: Stack, ledger: Ledger) -> None:
+    backlog = [stack.accept("effect", seconds=1) for _ in range(160)]
+    row = """
+        INSERT INTO task_runs (id, name, queue, arguments, state, publish_count, published_at)
+        VALUES (%(id)s, 'add', 'celery', '{"x": 1, "y": 2}', 'PENDING', 1, now() - interval '2 minutes')
+    """
+    task_id = str(uuid4())
+    ledger.execute(row, id=task_id)
+    sent = "SELECT publish_count FROM task_runs WHERE id = %(id)s"
+    wait_until(lambda: ledger.execute(sent, id=task_id) == [(2,)], 40, "the message to be sent again")
+    assert ledger.unfinished(backlog) > 40
+    assert stack.end_of(task_id, timeout=150)["state"] == "SUCCESS"
+    assert ledger.execute("SELECT DISTINCT publish_count FROM task_runs WHERE id = ANY(%(ids)s)", ids=backlog) == [(1,)]

@@ -73,6 +73,83 @@ def test_a_task_that_kills_its_process_ends_as_a_failure_while_its_neighbours_fi
     nothing_is_lost(load.ids, started_again=12)
 
 
+def test_memory_error_fails_the_run_and_not_the_worker(stack: Stack) -> None:
+    before = faults.starts("worker")
+    neighbour = stack.accept("effect", seconds=5)
+    stack.wait_for_start(neighbour)
+    run = stack.end_of(stack.accept("exhausting"))
+    assert (run["state"], run["error"], run["attempts"]) == ("FAILURE", "MemoryError", 1)
+    assert stack.end_of(neighbour)["attempts"] == 1
+    assert faults.starts("worker") == before
+
+
+def test_interruptions_by_deploys_are_no_losses(stack: Stack, ledger: Ledger) -> None:
+    task_id = stack.accept("effect", seconds=60)
+    for attempt in (1, 2):
+        wait_until(lambda: ledger.begun(task_id) == attempt, 60, f"attempt {attempt} to run")  # noqa: B023
+        stack.compose("restart", "worker")
+    wait_until(lambda: ledger.begun(task_id) == 3, 60, "attempt 3 to run")
+    assert ledger.execute("SELECT losses FROM task_runs WHERE id = %(id)s", id=task_id) == [(0,)]
+    assert stack.api.delete(f"/tasks/{task_id}").status_code == 200
+
+
+def kill_pool_processes(stack: Stack, seconds: float) -> None:
+    """Kill a pool process of the worker at random moments, from inside its container."""
+    code = f"""
+import os, pathlib, random, time
+def parent(stat):
+    return int(stat.read_text().rpartition(")")[2].split()[1])
+end = time.monotonic() + {seconds}
+while time.monotonic() < end:
+    time.sleep(random.uniform(0.2, 0.8))
+    parents = {{int(each.parent.name): parent(each) for each in pathlib.Path("/proc").glob("[0-9]*/stat")}}
+    children = [pid for pid, of in parents.items() if parents.get(of) == 1 and of != 1]
+    if children:
+        os.kill(random.choice(children), 9)
+"""
+    stack.compose("exec", "-T", "worker", "python", "-c", code)
+
+
+def test_effect_in_the_runs_session_happens_exactly_once(stack: Stack, ledger: Ledger) -> None:
+    """The effect is not guarded, and processes are killed between it and the end of the run."""
+    counts = {}
+    for task in ("record", "record_outside"):
+        with under_load(task, each_second=25) as load:
+            kill_pool_processes(stack, 20)
+        ledger.account(load.ids, timeout=240)
+        states = "SELECT DISTINCT state FROM task_runs WHERE id = ANY(%(ids)s)"
+        assert ledger.execute(states, ids=load.ids) == [("SUCCESS",)]
+        rows = "SELECT count(*), count(DISTINCT run_id) FROM effects WHERE run_id = ANY(%(ids)s) AND step = 'done'"
+        counts[task] = (len(load.ids), *ledger.execute(rows, ids=load.ids)[0])
+    accepted, rows_written, runs_written = counts["record"]
+    assert accepted >= 400
+    assert rows_written == runs_written == accepted, counts
+    accepted, rows_written, runs_written = counts["record_outside"]
+    assert runs_written == accepted
+    assert rows_written > accepted, counts  # at least once
+
+
+def test_paused_worker_loses_its_run_at_the_deadline(stack: Stack, ledger: Ledger) -> None:
+    """After 4 + 30 s, to the other worker; its own end is refused when it wakes up."""
+    stack.up("--scale", "worker=2")
+    try:
+        task_id = stack.accept("limited")
+        stack.wait_for_start(task_id)
+        worker = stack.api.get(f"/tasks/{task_id}").json()["worker"].removeprefix("worker@")
+        faults.docker("pause", worker)
+        try:
+            run = stack.end_of(task_id, timeout=150)
+            assert run["state"] == "SUCCESS"
+            assert run["worker"] != f"worker@{worker}"
+        finally:
+            faults.docker("unpause", worker)
+        assert stack.end_of(stack.accept("add", x=1, y=1))["state"] == "SUCCESS"
+        wait_until(stack.is_healthy, 90, "the worker to recover")
+        assert ledger.execute("SELECT count(*) FROM effects WHERE run_id = %(id)s", id=task_id) == [(1,)]
+    finally:
+        stack.up("--scale", "worker=1")
+
+
 def test_a_task_that_outlives_its_hard_limit_ends_as_a_failure_with_the_reason(stack: Stack) -> None:
     run = stack.end_of(stack.accept("endless"), timeout=30)
     assert (run["state"], run["error"], run["attempts"]) == ("FAILURE", "killed at its hard time limit of 3 s", 1)

@@ -6,9 +6,11 @@ import socket
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+import structlog
 import uvicorn
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
@@ -23,6 +25,8 @@ from app.core.errors import ConfigurationError
 from app.core.settings import settings
 from app.core.tasks.registry import REGISTRY
 from app.core.tasks.relay import Relay
+
+logger = structlog.get_logger(__name__)
 
 BACKEND = Path(__file__).parent.parent
 PORT = 8060
@@ -98,6 +102,16 @@ def listener(config: uvicorn.Config) -> socket.socket:
     return bound
 
 
+def migrate() -> None:
+    """Apply the migrations; a database that a newer version has migrated is left as it is."""
+    try:
+        command.upgrade(Config(BACKEND / "alembic.ini"), "heads")
+    except CommandError as error:
+        if "Can't locate revision" not in str(error):
+            raise
+        logger.warning("database is newer than this version, serving without migration", error=str(error))
+
+
 def main() -> None:
     """Apply the migrations, then serve with `BACKEND_PROCESSES` processes.
 
@@ -109,7 +123,7 @@ def main() -> None:
         create_app()
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
-    command.upgrade(Config(BACKEND / "alembic.ini"), "heads")
+    migrate()
     config = uvicorn.Config(
         "app.main:create_app",
         factory=True,

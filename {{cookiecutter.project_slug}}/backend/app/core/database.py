@@ -1,12 +1,22 @@
 """Connections to PostgreSQL, async for the API and the relay, sync for tasks, and the base class of all tables."""
 
+import secrets
 from functools import cache
+from typing import Any
 
-from sqlalchemy import Engine, MetaData, create_engine
+from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from app.core.settings import settings
+
+OWNER_LOCKS = 0x72756E
+"""First key of the advisory locks by which PostgreSQL knows the live processes of workers; the second is the owner."""
+
+API_CONNECTIONS = 40
+"""Connections of all API processes together, besides one for each relay. PostgreSQL accepts 100 in all."""
 
 
 class Base(DeclarativeBase):
@@ -23,38 +33,56 @@ class Base(DeclarativeBase):
     )
 
 
-# Both ends detect a vanished peer within half a minute; the server then ends the session, and with it the claim on a
-# run that nobody works on any more.
-_CONNECT_ARGS = {
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 25_000,
-    "options": "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
-}
+def _options(**server: str) -> dict[str, Any]:
+    """Return the options of an engine; `server` are settings of its sessions.
+
+    Both ends detect a vanished peer within half a minute; the server then ends the session and releases its locks.
+    """
+    server |= {
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "25s",
+    }
+    connect_args = {
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 25_000,
+        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
+    }
+    return {"connect_args": connect_args, "pool_pre_ping": True, "pool_timeout": 5, "hide_parameters": True}
 
 
 @cache
 def async_engine() -> AsyncEngine:
-    """Return the engine of an API process, or of a worker process' event loop.
+    """Return the engine of an API process, or of a worker process' event loop."""
+    if _owner:
+        engine = create_async_engine(settings().database_url, pool_size=1, max_overflow=4, **_options())
+        event.listen(engine.sync_engine, "connect", _lock_owner)
+        return engine
+    size = max(2, API_CONNECTIONS // settings().backend_processes)
+    return create_async_engine(settings().database_url, pool_size=size, max_overflow=0, **_brief())
 
-    It has at most 20 connections; a request waits at most 5 s for one.
-    """
-    return create_async_engine(
-        settings().database_url,
-        connect_args=_CONNECT_ARGS,
-        pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=10,
-        pool_timeout=5,
-    )
+
+@cache
+def relay_engine() -> AsyncEngine:
+    """Return the engine of an API process' relay, which requests do not share."""
+    return create_async_engine(settings().database_url, pool_size=1, max_overflow=0, **_brief())
+
+
+def _brief() -> dict[str, Any]:
+    """Return the options for brief transactions: the locks of a frozen API process must not stall workers."""
+    return _options(idle_in_transaction_session_timeout="15s", lock_timeout="5s")
 
 
 @cache
 def engine() -> Engine:
-    """Return the engine of a worker process: one connection for a run's claim, one for the task's own session."""
-    return create_engine(settings().database_url, connect_args=_CONNECT_ARGS, pool_pre_ping=True, pool_size=2)
+    """Return the engine of a worker process: one connection for transitions of runs, one for the task's own session."""
+    engine = create_engine(settings().database_url, pool_size=2, **_options())
+    event.listen(engine, "connect", _lock_owner)
+    return engine
 
 
 def autocommit_engine() -> Engine:
@@ -62,9 +90,37 @@ def autocommit_engine() -> Engine:
     return engine().execution_options(isolation_level="AUTOCOMMIT")
 
 
-def forget_connections() -> None:
-    """Leave the connections that a fork has copied to the parent process."""
+def is_unavailable(error: BaseException) -> bool:
+    """Return whether PostgreSQL is away, restarting, out of connections or read-only: another attempt may succeed."""
+    read_only = "25006"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(error, OperationalError | InterfaceError) or sqlstate == read_only
+
+
+_owner = 0
+
+
+def owner() -> int:
+    """Return the key of the lock that every session of this worker process holds; 0 in any other process."""
+    return _owner
+
+
+def become_owner(*, forked: bool = False) -> None:
+    """Give this worker process an owner key, and new sessions; the parent's sessions are left open after a fork."""
+    global _owner  # noqa: PLW0603 (the identity of this process)
     if engine.cache_info().currsize:
-        engine().dispose(close=False)
+        engine().dispose(close=not forked)
+    if async_engine.cache_info().currsize:
+        async_engine().sync_engine.dispose(close=False)
     engine.cache_clear()
     async_engine.cache_clear()
+    _owner = secrets.randbelow(2**31 - 1) + 1
+
+
+def _lock_owner(connection: DBAPIConnection, _record: object) -> None:
+    """Take the lock, shared, so that a new session gets it while PostgreSQL still holds a session that was cut."""
+    if _owner:
+        cursor = connection.cursor()
+        cursor.execute(f"SELECT pg_advisory_lock_shared({OWNER_LOCKS}, {_owner})")
+        cursor.close()
+        connection.commit()

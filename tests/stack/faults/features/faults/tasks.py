@@ -1,4 +1,4 @@
-"""Tasks that leave a countable effect, kill their process, exceed their time limit or report progress."""
+"""Tasks that leave a countable effect, kill their process, exhaust memory, exceed a time limit or report progress."""
 
 import contextlib
 import os
@@ -51,3 +51,31 @@ def stepwise(run: RunContext, steps: int = 50) -> int:
         run.progress(step, steps)
         time.sleep(0.2)
     return steps
+
+
+@task()
+def exhausting(run: RunContext) -> None:  # noqa: ARG001
+    """Raise a `MemoryError`."""
+    raise MemoryError
+
+
+@task()
+def record(run: RunContext, seconds: float = 0.05) -> None:
+    """Leave the effect, unguarded, in the session of the run, and take a while until its end."""
+    run.session.execute(NOTE, {"id": run.id, "step": "done"})
+    time.sleep(seconds)
+
+
+@task()
+def record_outside(run: RunContext, seconds: float = 0.05) -> None:
+    """Leave the effect, unguarded, outside the session of the run, and take a while until its end."""
+    with database.autocommit_engine().connect() as connection:
+        connection.execute(NOTE, {"id": run.id, "step": "done"})
+    time.sleep(seconds)
+
+
+@task(time_limit=4)
+def limited(run: RunContext, seconds: float = 3) -> None:
+    """Leave the effect in the session of the run, under a short time limit."""
+    run.session.execute(NOTE, {"id": run.id, "step": "done"})
+    time.sleep(seconds)

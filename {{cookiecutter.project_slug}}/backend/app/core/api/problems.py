@@ -8,9 +8,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+
+from app.core.database import is_unavailable
 
 logger = structlog.get_logger(__name__)
 
@@ -55,7 +57,9 @@ async def _data_error(_request: Request, error: Exception) -> JSONResponse:
     return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "PostgreSQL cannot store one of these values")
 
 
-async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, InternalError) and not is_unavailable(error):
+        return await _internal_error(request, error)
     logger.warning("PostgreSQL is unavailable", error=str(error))
     return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "the database is unavailable", {"Retry-After": "5"})
 
@@ -77,6 +81,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(DataError, _data_error)
-    for error in UNAVAILABLE:
+    for error in (*UNAVAILABLE, InternalError):
         app.add_exception_handler(error, _unavailable)
     app.add_exception_handler(Exception, _internal_error)

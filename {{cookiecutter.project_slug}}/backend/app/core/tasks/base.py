@@ -2,25 +2,28 @@
 
 import inspect
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, override
 from uuid import uuid4
 
 import structlog
 from celery import Task, signals
-from celery.exceptions import Ignore, Reject, TimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
 from pydantic_core import to_jsonable_python
+from sqlalchemy import Executable
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.sql.dml import ReturningInsert
 
 from app.core import database
-from app.core.tasks import history, loop
+from app.core.tasks import history, loop, queues
 from app.core.tasks.arguments import Arguments, to_json, to_text
-from app.core.tasks.attempt import LOSSES_ALLOWED, Attempt, ClaimLostError
+from app.core.tasks.attempt import Attempt, ClaimLostError, UndecidedError
 from app.core.tasks.context import AsyncRunContext, Recorder, RunContext, Unrecorded
-from app.core.tasks.history import State
+from app.core.tasks.history import PARKED_HEADER, State
 
 logger = structlog.get_logger(__name__)
 
@@ -28,8 +31,35 @@ TRANSIENT = (ConnectionError, TimeoutError, OperationalError, InterfaceError)
 """Exceptions after which another attempt may succeed; the last two are SQLAlchemy's for a lost connection."""
 
 
+LOSSES_ALLOWED = 5
+"""Worker losses (killed, out of memory) after which a run is started again, in addition to its own retries."""
+
+SLACK = timedelta(seconds=30)
+"""Between a task's hard time limit and the deadline after which its run is taken over."""
+
+REQUEUE_PAUSE = 5.0
+"""Seconds before an undecided message is requeued; the broker counts it as a delivery."""
+
+KEPT = {
+    name: {"group": "group_id"}.get(name, name)
+    for name in (
+        *("chain", "callbacks", "errbacks", "chord", "group", "group_index", "root_id", "parent_id"),
+        *("reply_to", "time_limit", "soft_time_limit", "expires", "shadow"),
+    )
+}
+"""Properties of a message that it has again when it is sent again, and their names in `create_task_message`."""
+
+
 class WorkerLostTooOftenError(Exception):
     """More workers were lost over a run than is plausible by chance."""
+
+
+class TaskMemoryError(Exception):
+    """A task raised `MemoryError`, with which Celery would stop the whole worker."""
+
+
+class EarlierFailureError(Exception):
+    """An earlier delivery of the message ended the run as FAILURE."""
 
 
 class RecordedTask[**P, R](Task[P, R]):
@@ -43,6 +73,8 @@ class RecordedTask[**P, R](Task[P, R]):
     autoretry_for: tuple[type[Exception], ...]
     retry_backoff: int
     retry_backoff_max: int
+    node = ""
+    """Celery's name of the worker that this process belongs to."""
 
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> ReturningInsert[str]:
         """Return the statement that enqueues a run, for any session or connection; it returns the run's id.
@@ -71,12 +103,33 @@ class RecordedTask[**P, R](Task[P, R]):
         with structlog.contextvars.bound_contextvars(task=self.name, task_id=attempt.id):
             try:
                 named = self.arguments.named(args, kwargs)
-                with attempt.claimed(self.name, self.queue_name, to_json(named)):
-                    result: R = self._execute(attempt, named)
-                    return result
+                self._claim(attempt, named)
+                result: R = self._execute(attempt, named)
             except ClaimLostError as error:
-                outcome: R = self._outcome_elsewhere(error)
-                return outcome
+                result = self._outcome_elsewhere(error)
+            except UndecidedError as error:
+                logger.warning("message requeued: PostgreSQL is unavailable", error=str(error.__cause__))
+                database.become_owner()  # the run must not look as if this process still works on it
+                time.sleep(REQUEUE_PAUSE)
+                raise Reject(error, requeue=True) from error
+            return result
+
+    def _claim(self, attempt: Attempt, named: Mapping[str, Any]) -> None:
+        request: Any = self.request
+        queue = request.delivery_info["routing_key"].rpartition(".")[2]  # a delay precedes the name of the queue
+        kept = {option: request.get(name) for name, option in KEPT.items()} | {
+            "priority": request.delivery_info.get("priority")
+        }
+        without = {"root_id": attempt.id, "reply_to": "", "priority": 0}
+        limit = request.time_limit or self.time_limit or self.app.conf.task_time_limit
+        attempt.claim(
+            name=self.name,
+            queue=queue if queue in queues.names() else self.queue_name,
+            arguments=to_json(named),
+            message=to_json({key: value for key, value in kept.items() if value not in (None, without.get(key))}),
+            redelivered=bool(request.delivery_info.get("redelivered") or request.get(PARKED_HEADER)),
+            limit=timedelta(seconds=limit) + SLACK,
+        )
 
     def call(self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function with validated arguments; for an `async def` task, return the coroutine.
@@ -121,35 +174,36 @@ class RecordedTask[**P, R](Task[P, R]):
             return loop.run(result) if isinstance(result, Coroutine) else result
         except ClaimLostError as error:
             raise error if error.row else ClaimLostError(attempt.row()) from None
+        except UndecidedError:
+            raise
+        except MemoryError as error:
+            attempt.fail("MemoryError", to_text(traceback.format_exc()))
+            raise TaskMemoryError from error
         except Exception as error:
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
             if isinstance(error, self.autoretry_for) and attempt.retries < (self.max_retries or 0):
-                self._retry(attempt, error, reason)
+                raise self._retry(attempt, error, reason) from error
             attempt.fail(reason, to_text(traceback.format_exc()))
             raise
 
-    def _retry(self, attempt: Attempt, error: Exception, reason: str) -> None:
-        """Send the message of the next attempt, and raise the exception that Celery expects then."""
-        # at least a second: native delayed delivery counts whole seconds
-        countdown = max(
-            1,
-            get_exponential_backoff_interval(
-                factor=self.retry_backoff, retries=attempt.retries, maximum=self.retry_backoff_max, full_jitter=True
-            ),
+    def _retry(self, attempt: Attempt, error: Exception, reason: str) -> Retry:
+        """Record a failed attempt, whose successor the relay starts; return the exception that Celery expects."""
+        countdown = get_exponential_backoff_interval(
+            factor=self.retry_backoff, retries=attempt.retries, maximum=self.retry_backoff_max, full_jitter=True
         )
         attempt.retry(reason, to_text(traceback.format_exc()), countdown)
-        try:
-            raise self.retry(exc=error, countdown=countdown)
-        except Reject:
-            # The broker is unavailable. The row has the time of the next attempt, and the relay sends its message.
-            logger.warning("retry left to the relay: the broker is unavailable")
-            raise Ignore from error
+        return Retry(exc=error, when=datetime.now(UTC) + timedelta(seconds=countdown))
 
     def _outcome_elsewhere(self, error: ClaimLostError) -> Any:
-        """Return the result of a run that ended before its message was acknowledged; ignore any other message."""
+        """Repeat the outcome of a run that ended before its message was acknowledged; ignore any other message.
+
+        Celery then stores it, and sends the callbacks, if the process was lost before it had done so.
+        """
         row = error.row
         if row is not None and row.state is State.SUCCESS:
             return row.result
+        if row is not None and row.state is State.FAILURE:
+            raise EarlierFailureError(row.error) from None
         logger.info("message ignored", reason=str(error))
         if row is not None and row.state is State.REVOKED:
             self.send_event("task-revoked", terminated=False, signum=None, expired=False)
@@ -169,7 +223,8 @@ class RecordedTask[**P, R](Task[P, R]):
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """End a run that was killed at its hard time limit; Celery calls this in the worker's main process then."""
         if isinstance(exc, TimeLimitExceeded):
-            finish_externally(task_id, State.FAILURE, f"killed at its hard time limit of {exc.args[0]:g} s")
+            reason = f"killed at its hard time limit of {exc.args[0]:g} s"
+            in_background(history.finish_externally(task_id, self.node, State.FAILURE, reason))
 
 
 def _encodable(arguments: Any) -> Any:
@@ -177,23 +232,25 @@ def _encodable(arguments: Any) -> Any:
     return to_jsonable_python(arguments, fallback=lambda value: value)
 
 
-def finish_externally(run_id: str, state: State, error: str | None = None) -> None:
-    """Record the end of a run whose process cannot; if PostgreSQL is away, the relay finds the run later.
+def in_background(statement: Executable) -> threading.Thread:
+    """Execute a transition on behalf of a process that cannot; if PostgreSQL is away, the run's deadline covers it.
 
     In a thread, because the worker's main process must not block: it acknowledges messages and sends heartbeats.
     """
 
-    def record() -> None:
+    def execute() -> None:
         try:
             with database.autocommit_engine().connect() as connection:
-                connection.execute(history.finish_externally(run_id, state, error))
+                connection.execute(statement)
         except SQLAlchemyError:
-            logger.exception("end of a run not recorded", task_id=run_id, state=state)
+            logger.exception("end of a run not recorded")
 
-    threading.Thread(target=record, daemon=True).start()
+    thread = threading.Thread(target=execute, daemon=True)
+    thread.start()
+    return thread
 
 
 @signals.task_revoked.connect
 def on_task_revoked(request: Any, **_: Any) -> None:
     """Record a revocation by Flower or a shell."""
-    finish_externally(request.id, State.REVOKED)
+    in_background(history.finish_externally(request.id, request.hostname or "", State.REVOKED))

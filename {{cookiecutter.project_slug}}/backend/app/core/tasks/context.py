@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core import database
-from app.core.tasks.attempt import ClaimLostError
+from app.core.tasks.attempt import ClaimLostError, deciding
 
 
 class Recorder(Protocol):
@@ -125,10 +125,11 @@ class RunContext(_Context):
             return
         self._session.flush()
         end = self._recorder.success(result)
-        if end is not None and self._session.execute(end).one_or_none() is None:
-            raise ClaimLostError(None)
-        event.remove(self._session, "before_commit", _reject_commit)
-        self._session.commit()
+        with deciding():
+            if end is not None and self._session.execute(end).one_or_none() is None:
+                raise ClaimLostError(None)
+            event.remove(self._session, "before_commit", _reject_commit)
+            self._session.commit()
 
     def close(self, *, failed: bool) -> None:
         """Release the session; after a failure its connection as well, as a statement may have been interrupted."""
@@ -172,10 +173,11 @@ class AsyncRunContext(_Context):
             return
         await self._session.flush()
         end = self._recorder.success(result)
-        if end is not None and (await self._session.execute(end)).one_or_none() is None:
-            raise ClaimLostError(None)
-        event.remove(self._session.sync_session, "before_commit", _reject_commit)
-        await self._session.commit()
+        with deciding(asyncio.CancelledError):
+            if end is not None and (await self._session.execute(end)).one_or_none() is None:
+                raise ClaimLostError(None)
+            event.remove(self._session.sync_session, "before_commit", _reject_commit)
+            await self._session.commit()
 
     async def close(self, *, failed: bool) -> None:
         """Release the session; after a failure its connection as well, as a statement may have been interrupted."""

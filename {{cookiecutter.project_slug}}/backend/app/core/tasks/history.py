@@ -13,8 +13,6 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     Column,
     ColumnElement,
     DateTime,
@@ -27,14 +25,12 @@ from sqlalchemy import (
     Text,
     Update,
     case,
-    cast,
     column,
     exists,
     func,
     insert,
     literal,
     null,
-    or_,
     select,
     table,
     tuple_,
@@ -44,7 +40,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.dml import ReturningInsert
 
-from app.core.database import Base
+from app.core.database import OWNER_LOCKS, Base
 
 
 class State(StrEnum):
@@ -57,6 +53,9 @@ class State(StrEnum):
     FAILURE = "FAILURE"
     REVOKED = "REVOKED"
 
+
+PARKED_HEADER = "parked"
+"""Header of a message for a running attempt: it may be taken over as if the message was redelivered."""
 
 UNFINISHED = (State.PENDING, State.STARTED, State.RETRY)
 
@@ -86,7 +85,11 @@ runs = Table(
     Column("progress", JSONB, comment='{"done": number, "total": number}'),
     Column("attempts", Integer, nullable=False, server_default="0", comment="number of starts"),
     Column("retries", Integer, nullable=False, server_default="0", comment="of the newest message"),
+    Column("losses", Integer, nullable=False, server_default="0", comment="attempts whose worker was lost"),
     Column("worker", String(255), comment="Celery node name"),
+    Column("owner", Integer, comment="worker process of the last attempt, by its advisory lock"),
+    Column("deadline", DateTime(timezone=True), comment="latest end of the last attempt"),
+    Column("message", JSONB, comment="chain, callbacks and the like of its message"),
     Column("outbox_action", _enum(OutboxAction), comment="message for the relay to send"),
     Column("publish_count", Integer, nullable=False, server_default="0"),
     Column("accepted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
@@ -96,6 +99,11 @@ runs = Table(
     Column("next_try_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
 )
+
+TWO_KEYS = 2  # https://www.postgresql.org/docs/current/view-pg-locks.html
+
+_locks = table("pg_locks", column("locktype"), column("classid"), column("objid"), column("objsubid"), column("pid"))
+_owner_locks = (_locks.c.locktype == "advisory") & (_locks.c.objsubid == TWO_KEYS) & (_locks.c.classid == OWNER_LOCKS)
 
 Index(None, runs.c.accepted_at, runs.c.id)
 Index(None, runs.c.state, runs.c.accepted_at, runs.c.id)
@@ -173,7 +181,16 @@ def revoke(run_id: str) -> Update:
 def pending_messages(limit: int) -> Select[Any]:
     """Select up to `limit` due rows with an outbox action, oldest first, and lock them for the transaction."""
     return (
-        select(runs.c.id, runs.c.name, runs.c.queue, runs.c.arguments, runs.c.retries, runs.c.outbox_action)
+        select(
+            runs.c.id,
+            runs.c.name,
+            runs.c.queue,
+            runs.c.arguments,
+            runs.c.retries,
+            runs.c.message,
+            runs.c.state,
+            runs.c.outbox_action,
+        )
         .where(runs.c.outbox_action.is_not(None), runs.c.publish_at <= func.now())
         .order_by(runs.c.publish_at)
         .limit(limit)
@@ -183,10 +200,15 @@ def pending_messages(limit: int) -> Select[Any]:
 
 def published(run_ids: Sequence[str]) -> Update:
     """Record that the broker has confirmed the messages of these runs."""
+    is_parked = runs.c.state == State.STARTED
     return (
         update(runs)
         .where(runs.c.id.in_(run_ids))
-        .values(outbox_action=null(), published_at=func.now(), publish_count=runs.c.publish_count + 1)
+        .values(
+            outbox_action=null(),
+            published_at=case((is_parked, runs.c.published_at), else_=func.now()),
+            publish_count=runs.c.publish_count + case((is_parked, 0), else_=1),
+        )
     )
 
 
@@ -195,43 +217,51 @@ def postpone(run_ids: Sequence[str], delay: timedelta) -> Update:
     return update(runs).where(runs.c.id.in_(run_ids)).values(publish_at=func.now() + delay)
 
 
-def _is_unlocked() -> ColumnElement[bool]:
-    locks = table("pg_locks", column("locktype"), column("classid"), column("objid"), column("objsubid"))
-    high, low = cast(locks.c.classid, BigInteger), cast(locks.c.objid, BigInteger)
-    key = high.bitwise_lshift(literal(32, Integer)).bitwise_or(low)
-    return ~exists(
-        select(locks.c.locktype).where(
-            locks.c.locktype == "advisory", locks.c.objsubid == 1, key == claim_key(runs.c.id)
+def terminate_overdue() -> Select[bool]:
+    """End the sessions of worker processes whose runs are past their deadline: they may hold locks on the rows."""
+    owners = select(runs.c.owner).where(_is_overdue())
+    return select(func.pg_terminate_backend(_locks.c.pid)).where(_owner_locks, _locks.c.objid.in_(owners))
+
+
+def requeue_overdue() -> Update:
+    """Requeue running attempts that are past their deadline: the process is dead, frozen or cut off."""
+    return (
+        update(runs)
+        .where(_is_overdue())
+        .values(
+            state=State.PENDING,
+            losses=runs.c.losses + 1,
+            outbox_action=OutboxAction.PUBLISH,
+            publish_at=func.now(),
         )
+        .returning(runs.c.id)
     )
 
 
-def requeue_lost(queue: str, waited: timedelta, publish_limit: int, longest: timedelta) -> Update:
-    """Requeue runs that have neither a message nor a live worker; returns the id and the new state of each.
+def _is_overdue() -> ColumnElement[bool]:
+    return (runs.c.state == State.STARTED) & (runs.c.deadline < func.now())
 
-    To be executed while `queue` is empty: a run that has then waited for `waited`, doubled with each publication, has
-    lost its message (the queue was purged, the message is a dead letter). If a worker has just received it, the second
-    message is refused as a duplicate. After `publish_limit` publications the run ends as FAILURE.
 
-    A restart of PostgreSQL releases all locks, and a running task takes its own again with its next statement only. So
-    a run started before it is left alone until no attempt can still be running, which takes `longest`.
+def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: int) -> Update:
+    """Requeue runs of a queue whose message was lost; returns the id and the new state of each.
+
+    A queue is first in, first out. So a message is lost if the queue is `empty`, or now delivers a message that was
+    published `waited` later. The wait doubles with each publication; after `publish_limit` of them the run ends as
+    FAILURE. If the message exists nevertheless, the worker ignores one of the two.
     """
-    lock_is_reliable = or_(
-        runs.c.state != State.STARTED,
-        runs.c.started_at > func.pg_postmaster_start_time(),
-        runs.c.started_at < func.now() - longest,
-    )
-    last_change = func.greatest(runs.c.accepted_at, runs.c.published_at, runs.c.started_at, runs.c.next_try_at)
-    too_often = runs.c.publish_count >= publish_limit
+    is_first_attempt = (runs.c.state == State.STARTED) & (runs.c.attempts == 1) & (runs.c.queue == queue)
+    delivered_now = select(func.max(runs.c.published_at)).where(is_first_attempt).scalar_subquery()
+    unanswered = runs.c.publish_count - runs.c.attempts
+    backoff = waited * func.power(2, func.least(func.greatest(unanswered, 1), publish_limit) - 1)
+    due = func.greatest(runs.c.published_at, runs.c.started_at, runs.c.next_try_at)
+    too_often = unanswered >= publish_limit
     return (
         update(runs)
         .where(
             runs.c.queue == queue,
-            runs.c.state.in_(UNFINISHED),
+            runs.c.state.in_((State.PENDING, State.RETRY)),
             runs.c.outbox_action.is_(None),
-            last_change < func.now() - waited * func.power(2, func.least(runs.c.publish_count, publish_limit) - 1),
-            lock_is_reliable,
-            _is_unlocked(),
+            due + backoff < (func.now() if empty else delivered_now),
         )
         .values(
             state=case((too_often, State.FAILURE.value), else_=runs.c.state),
@@ -249,44 +279,69 @@ def requeue_lost(queue: str, waited: timedelta, publish_limit: int, longest: tim
 # ---- a worker ----------------------------------------------------------------------------------------------------
 
 
-def claim_key(run_id: ColumnElement[str] | str) -> ColumnElement[int]:
-    """Return the key of the advisory lock that the session executing a run holds."""
-    return func.hashtextextended(run_id, 0, type_=BigInteger)
-
-
-def try_lock(run_id: str) -> ColumnElement[bool]:
-    """Take the lock of a run for this session, without waiting; true if it is held now."""
-    return func.pg_try_advisory_lock(claim_key(run_id), type_=Boolean)
-
-
-def unlock_all() -> ColumnElement[None]:
-    """Release every lock of this session."""
-    return func.pg_advisory_unlock_all()
-
-
 def claim(
-    run_id: str, *, name: str, queue: str, arguments: Mapping[str, Any], retries: int, worker: str
-) -> ReturningInsert[int]:
-    """Start an attempt for a message with `retries` retries; returns the attempt's number, counted from 1.
+    run_id: str,
+    *,
+    name: str,
+    queue: str,
+    arguments: Mapping[str, Any],
+    message: Mapping[str, Any] | None,
+    retries: int,
+    redelivered: bool,
+    worker: str,
+    owner: int,
+    limit: timedelta,
+) -> ReturningInsert[int, int]:
+    """Start an attempt for a message; returns the attempt's number, counted from 1, and the losses before it.
 
-    Returns nothing if the run has ended or a newer message exists. A run that was not enqueued (it was sent by
-    `delay()`, a shell or a chain) gets its row here.
+    Returns nothing if the run has ended, has a newer message, or is running elsewhere. A running attempt is taken over
+    when the broker has redelivered its message and its worker process is gone: the process' sessions, and with them its
+    advisory lock, end with it. A free lock alone proves nothing, as sessions can be cut while their process works on.
+
+    A run that was not enqueued (it was sent by `delay()`, a shell or a chain) gets its row here.
     """
     attempt = {
         "state": State.STARTED,
         "worker": worker,
+        "owner": owner,
         "started_at": func.now(),
+        "deadline": func.now() + limit,
         "next_try_at": null(),
         "progress": null(),
         "outbox_action": null(),
         "retries": retries,
+        "message": message or null(),
     }
+    is_own = runs.c.owner == owner  # a process executes one run at a time: the earlier attempt is over
+    is_gone = ~exists(select(_locks.c.pid).where(_owner_locks, _locks.c.objid == runs.c.owner))
+    is_lost = (is_own | is_gone) if redelivered else is_own
+    is_free = runs.c.state.in_((State.PENDING, State.RETRY)) | ((runs.c.state == State.STARTED) & is_lost)
     statement = upsert(runs).values(id=run_id, name=name, queue=queue, arguments=arguments, attempts=1, **attempt)
     return statement.on_conflict_do_update(
         index_elements=[runs.c.id],
-        set_={**attempt, "attempts": runs.c.attempts + 1},
-        where=runs.c.state.in_(UNFINISHED) & (runs.c.retries <= retries),
-    ).returning(runs.c.attempts)
+        set_={
+            **attempt,
+            "attempts": runs.c.attempts + 1,
+            "losses": runs.c.losses + case(((runs.c.state == State.STARTED) & ~is_own, 1), else_=0),
+        },
+        where=is_free & (runs.c.retries <= retries),
+    ).returning(runs.c.attempts, runs.c.losses)
+
+
+def park(run_id: str, delay: timedelta) -> Update:
+    """Publish a running run again later: its message was redelivered, but its worker process is alive."""
+    return (
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.state == State.STARTED, runs.c.outbox_action.is_(None))
+        .values(outbox_action=OutboxAction.PUBLISH, publish_at=func.now() + delay)
+        .returning(runs.c.id)
+    )
+
+
+def excuse(run_ids: Sequence[str], worker: str) -> Update:
+    """Not count the end of these attempts as a loss: their worker stops, or has lost the broker, and ends them."""
+    is_attempt = (runs.c.state == State.STARTED) & (runs.c.worker == worker)
+    return update(runs).where(runs.c.id.in_(run_ids), is_attempt).values(losses=runs.c.losses - 1)
 
 
 def _attempt(run_id: str, attempt: int) -> Update:
@@ -307,6 +362,8 @@ def retry(run_id: str, attempt: int, *, retries: int, error: str, traceback: str
     """Record a failed attempt; the message with `retries` starts the next in `countdown` seconds."""
     return _attempt(run_id, attempt).values(
         state=State.RETRY,
+        outbox_action=OutboxAction.PUBLISH,
+        publish_at=func.now() + timedelta(seconds=countdown),
         retries=retries,
         error=error,
         traceback=traceback,
@@ -315,9 +372,16 @@ def retry(run_id: str, attempt: int, *, retries: int, error: str, traceback: str
 
 
 def succeed(run_id: str, attempt: int, result: Any) -> Update:
-    """End a run as SUCCESS, and clear the error of earlier attempts."""
-    return _attempt(run_id, attempt).values(
-        state=State.SUCCESS, result=result, error=null(), traceback=null(), ended_at=func.now()
+    """End a run as SUCCESS, and clear the error of earlier attempts.
+
+    In the transaction of a task's session, PostgreSQL ends a session that does not commit within 15 s: the process is
+    frozen or cut off, and holds a lock on the row.
+    """
+    limit = func.set_config("idle_in_transaction_session_timeout", "15s", True)
+    return (
+        _attempt(run_id, attempt)
+        .values(state=State.SUCCESS, result=result, error=null(), traceback=null(), ended_at=func.now())
+        .returning(limit)
     )
 
 
@@ -326,11 +390,12 @@ def fail(run_id: str, attempt: int, error: str, traceback: str | None) -> Update
     return _attempt(run_id, attempt).values(state=State.FAILURE, error=error, traceback=traceback, ended_at=func.now())
 
 
-def finish_externally(run_id: str, state: State, error: str | None = None) -> Update:
-    """End a run whose process was killed (a hard time limit, a revocation in Flower)."""
+def finish_externally(run_id: str, worker: str, state: State, error: str | None = None) -> Update:
+    """End a run whose process on this worker was killed (a hard time limit, a revocation in Flower)."""
+    elsewhere = (runs.c.state == State.STARTED) & (runs.c.worker != worker)
     return (
         update(runs)
-        .where(runs.c.id == run_id, runs.c.state.in_(UNFINISHED))
+        .where(runs.c.id == run_id, runs.c.state.in_(UNFINISHED), ~elsewhere)
         .values(state=state, error=error, ended_at=func.now(), next_try_at=null(), outbox_action=null())
         .returning(runs.c.id)
     )

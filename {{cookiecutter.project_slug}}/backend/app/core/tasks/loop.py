@@ -25,21 +25,27 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end, and return its result.
 
     If an exception interrupts the wait (Celery's soft time limit), the coroutine is cancelled: it gets a
-    `CancelledError` where it awaits.
+    `CancelledError` where it awaits, and may raise another exception instead.
     """
     ended = threading.Event()
+    raised: list[Exception] = []
 
     async def supervised() -> Any:
         try:
             return await coroutine
+        except Exception as error:
+            raised.append(error)
+            raise
         finally:
             ended.set()
 
     future = asyncio.run_coroutine_threadsafe(supervised(), _loop())
     try:
         return future.result()
-    except BaseException:
+    except BaseException as interruption:
         if not future.done():
             future.cancel()
             ended.wait(CANCEL_TIMEOUT)
+            if raised and isinstance(interruption, Exception):  # SystemExit ends the process
+                raise raised[0] from None
         raise

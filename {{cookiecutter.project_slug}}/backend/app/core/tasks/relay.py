@@ -24,22 +24,24 @@ from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.celery import celery_app
-from app.core.database import async_engine
+from app.core.database import relay_engine
 from app.core.settings import settings
 from app.core.tasks import history, queues
-from app.core.tasks.history import OutboxAction, State
-from app.core.tasks.registry import REGISTRY
+from app.core.tasks.history import PARKED_HEADER, OutboxAction, State
 
 logger = structlog.get_logger(__name__)
 
+app: Any = celery_app
+CONTROL = app.control.mailbox.exchange
 BATCH = 100
 TIMEOUT = 5.0  # seconds that the broker has to answer, or to confirm a batch
 IDLE = 1.0  # seconds between polls; the API wakes the relay of its own process at once
 RECONNECT = 1.0  # seconds between connection attempts
 RECOVERY_INTERVAL = 10.0  # seconds between searches for lost messages
 POSTPONED = timedelta(seconds=30)  # until a refused message is tried again
-LOST_AFTER = timedelta(seconds=30)  # doubled with each publication
+LOST_AFTER = timedelta(seconds=30)  # behind what the queue delivers; doubled with each publication
 PUBLISH_LIMIT = 8  # publications after which a run is given up: about two hours
+MESSAGE_LIMIT = 16 * 1024**2  # bytes; RabbitMQ's default `max_message_size`
 
 
 class Relay:
@@ -89,22 +91,25 @@ class Relay:
                             await (await _declare(channel, name)).bind(exchange, name)
                         unconfirmed = await connection.channel(publisher_confirms=False)
                         events = await unconfirmed.declare_exchange(event_exchange.name, "topic", durable=True)
+                        control = await unconfirmed.declare_exchange(
+                            CONTROL.name, CONTROL.type, durable=CONTROL.durable
+                        )
                     self._connection = connection
                     logger.info("relay connected")
-                    await self._serve(channel, exchange, events)
+                    await self._serve(channel, exchange, events, control)
             except Exception as error:  # noqa: BLE001 (whatever it is, the rows wait and the relay reconnects)
                 logger.warning("relay reconnects", error=f"{type(error).__name__}: {error}")
             finally:
                 self._connection = None
             await asyncio.sleep(RECONNECT)
 
-    async def _serve(self, channel: AbstractChannel, exchange: AbstractExchange, events: AbstractExchange) -> None:
+    async def _serve(self, channel: AbstractChannel, *exchanges: AbstractExchange) -> None:
         loop = asyncio.get_running_loop()
         next_recovery = loop.time() + RECOVERY_INTERVAL
         while True:
             self._wake.clear()
             try:
-                while await self._publish_batch(exchange, events) == BATCH:
+                while await self._publish_batch(*exchanges) == BATCH:
                     pass
                 if loop.time() >= next_recovery:
                     await self._recover(channel)
@@ -114,21 +119,26 @@ class Relay:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), IDLE)
 
-    async def _publish_batch(self, exchange: AbstractExchange, events: AbstractExchange) -> int:
+    async def _publish_batch(
+        self, exchange: AbstractExchange, events: AbstractExchange, control: AbstractExchange
+    ) -> int:
         """Publish the oldest due rows, at most a batch; returns their number."""
-        async with async_engine().begin() as connection:
+        async with relay_engine().begin() as connection:
             rows = (await connection.execute(history.pending_messages(BATCH))).all()
             if not rows:
                 return 0
             enqueued = [row for row in rows if row.outbox_action is OutboxAction.PUBLISH]
             revoked = [row.id for row in rows if row.outbox_action is OutboxAction.REVOKE]
             async with asyncio.timeout(TIMEOUT):
-                accepted = await asyncio.gather(*(_publish(exchange, row) for row in enqueued))
+                errors = await asyncio.gather(*(_publish(exchange, row) for row in enqueued))
                 if revoked:
-                    await asyncio.to_thread(celery_app.control.revoke, revoked, terminate=True)
-            outcomes = list(zip(enqueued, accepted, strict=True))
-            confirmed = [row for row, is_accepted in outcomes if is_accepted]
-            refused = [row for row, is_accepted in outcomes if not is_accepted]
+                    await control.publish(revocation(revoked), "")
+            outcomes = list(zip(enqueued, errors, strict=True))
+            confirmed = [row for row, error in outcomes if error is None]
+            refused = [row for row, error in outcomes if isinstance(error, DeliveryError)]
+            for row, error in outcomes:
+                if isinstance(error, ValueError):
+                    await connection.execute(history.finish_externally(row.id, "", State.FAILURE, str(error)))
             if confirmed or revoked:
                 await connection.execute(history.published([row.id for row in confirmed] + revoked))
             if refused:
@@ -143,14 +153,18 @@ class Relay:
         for name in queues.names():
             async with asyncio.timeout(TIMEOUT):
                 queue = await _declare(channel, name)
-            if queue.declaration_result.message_count:
-                continue
-            statement = history.requeue_lost(name, LOST_AFTER, PUBLISH_LIMIT, longest_attempt())
-            async with async_engine().begin() as connection:
-                found = (await connection.execute(statement)).all()
-            for row in found:
+            empty = not queue.declaration_result.message_count
+            statement = history.requeue_lost(name, empty=empty, waited=LOST_AFTER, publish_limit=PUBLISH_LIMIT)
+            async with relay_engine().begin() as connection:
+                lost = (await connection.execute(statement)).all()
+            for row in lost:
                 outcome = "given up" if row.state is State.FAILURE else "published again"
                 logger.warning("lost message detected", task_id=row.id, outcome=outcome)
+        async with relay_engine().begin() as connection:
+            await connection.execute(history.terminate_overdue())
+            overdue = (await connection.execute(history.requeue_overdue())).all()
+        for row in overdue:
+            logger.warning("run requeued: past its deadline", task_id=row.id)
 
 
 @contextlib.asynccontextmanager
@@ -169,38 +183,56 @@ async def _declare(channel: AbstractChannel, name: str) -> AbstractQueue:
     return await channel.declare_queue(name, durable=True, arguments=dict(queues.ARGUMENTS))
 
 
-async def _publish(exchange: AbstractExchange, row: Row[Any]) -> bool:
-    """Publish a run; return whether the broker accepted its message."""
+async def _publish(exchange: AbstractExchange, row: Row[Any]) -> DeliveryError | ValueError | None:
+    """Publish a run; return an error if the broker refuses the message now, or will never accept it."""
     try:
         await exchange.publish(message(row), row.queue, mandatory=True)
-    except DeliveryError:
-        return False
-    return True
-
-
-def longest_attempt() -> timedelta:
-    """Return how long an attempt of any task may run."""
-    limits = (task.time_limit or celery_app.conf.task_time_limit for task in REGISTRY.values())
-    return timedelta(seconds=max(limits, default=celery_app.conf.task_time_limit))
+    except (DeliveryError, ValueError) as error:
+        return error
+    return None
 
 
 def message(row: Row[Any]) -> aio_pika.Message:
-    """Return the message that Celery itself would send for a run, without a reply address: no process waits for one."""
-    made = celery_app.amqp.create_task_message(row.id, row.name, kwargs=row.arguments, retries=row.retries)
+    """Return the message that Celery itself would send for a run.
+
+    It has no reply address, unless an earlier message of the run had one: no process waits for a reply.
+
+    Raises:
+        ValueError: the message is larger than the broker accepts.
+    """
+    kept = row.message or {}
+    made = celery_app.amqp.create_task_message(row.id, row.name, kwargs=row.arguments, retries=row.retries, **kept)
     content_type, content_encoding, body = dumps(made.body, serializer="json")
+    if len(encoded := body.encode()) > MESSAGE_LIMIT:
+        problem = f"arguments: {len(encoded)} bytes (store large data elsewhere; a message has up to {MESSAGE_LIMIT})"
+        raise ValueError(problem)
+    parked = {PARKED_HEADER: True} if row.state is State.STARTED else {}
     return aio_pika.Message(
-        body.encode(),
-        headers=made.headers,
+        encoded,
+        headers={**made.headers, **parked},
         content_type=content_type,
         content_encoding=content_encoding,
         correlation_id=row.id,
+        reply_to=kept.get("reply_to"),
+        priority=kept.get("priority"),
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+    )
+
+
+def revocation(run_ids: Sequence[str]) -> aio_pika.Message:
+    """Return the control message that `celery_app.control.revoke` broadcasts to terminate runs."""
+    arguments = {"task_id": run_ids, "terminate": True, "signal": "SIGTERM"}
+    command = {"method": "revoke", "arguments": arguments, "destination": None, "pattern": None, "matcher": None}
+    return aio_pika.Message(
+        json.dumps(command).encode(),
+        headers={"clock": app.clock.forward(), "expires": 0},
+        content_type="application/json",
+        content_encoding="utf-8",
     )
 
 
 def sent_events(rows: Sequence[Row[Any]]) -> aio_pika.Message:
     """Return Celery's task-sent events for these runs: Flower shows them as PENDING."""
-    app: Any = celery_app
     events = []
     for row in rows:
         made = celery_app.amqp.create_task_message(

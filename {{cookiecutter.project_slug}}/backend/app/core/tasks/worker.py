@@ -1,23 +1,28 @@
 """Extensions of Celery's worker: a liveness file, and a consumer that fits quorum queues."""
 
+import threading
+import time
 from pathlib import Path
 from typing import Any, override
 
 import structlog
 from celery import bootsteps, signals
 from celery.worker import WorkController
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 
 from app.core import database
 from app.core.celery import celery_app
 from app.core.errors import ConfigurationError
 from app.core.settings import settings
-from app.core.tasks import queues
+from app.core.tasks import history, queues
+from app.core.tasks.base import RecordedTask, in_background
 
 logger = structlog.get_logger(__name__)
 
 FILE = Path("/tmp/worker.alive")  # noqa: S108 (a tmpfs of the container)
 INTERVAL = 5.0  # seconds
+SILENCE_TIMEOUT = 35.0  # seconds; the heartbeat interval is 30
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -50,6 +55,9 @@ class Heartbeat(bootsteps.StartStopStep):
 class QuorumConsumer(Consumer):
     """Celery's consumer, extended for quorum queues."""
 
+    connection: Any
+    event_dispatcher: Any
+    pool: Any
     qos: Any
     task_consumer: Any
     connection_errors: tuple[type[Exception], ...]
@@ -60,6 +68,59 @@ class QuorumConsumer(Consumer):
         connection = super().connect()
         queues.declare(connection)
         return connection
+
+    @override
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """Return the connection for events, which must not block the worker's event loop.
+
+        It has no publisher confirms; and while an alarm of the broker blocks it, no events are sent.
+        """
+        app: Any = self.app
+        options = {
+            "confirm_publish": False,
+            "on_blocked": lambda _: setattr(self.event_dispatcher, "enabled", False),
+            "on_unblocked": lambda: setattr(self.event_dispatcher, "enabled", True),
+        }
+        connection = app.connection_for_write(url, heartbeat=heartbeat, transport_options=options)
+        return self.ensure_connected(connection)
+
+    @override
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Check every few seconds that the broker still sends heartbeats."""
+        super().register_with_event_loop(hub)
+        heard = {"bytes": -1, "at": time.monotonic()}
+
+        def check() -> None:
+            """Give up a silent connection, and end the running tasks, before the broker redelivers their messages.
+
+            RabbitMQ does so after two to three heartbeat intervals, Celery would give up after two and a half.
+            """
+            received = self.connection._connection.bytes_recv
+            if received != heard["bytes"]:
+                heard.update(bytes=received, at=time.monotonic())
+            elif time.monotonic() - heard["at"] > SILENCE_TIMEOUT:
+                message = "the broker is silent"
+                raise ConnectionResetError(message)
+
+        hub.timer.call_repeatedly(INTERVAL, check)
+
+    @override
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """End the running tasks, whose messages come back. Celery does the same, but waits for the result backend."""
+        self._excuse_active()
+        for request in tuple(worker_state.active_requests):
+            request.cancel(self.pool, emit_retry=False)
+        super().on_connection_error_after_connected(exc)
+
+    @override
+    def cancel_active_requests(self) -> None:
+        """End the running tasks at the end of a graceful shutdown."""
+        self._excuse_active().join(timeout=5)
+        super().cancel_active_requests()
+
+    def _excuse_active(self) -> threading.Thread:
+        active = [request.id for request in worker_state.active_requests]
+        return in_background(history.excuse(active, RecordedTask.node))
 
     def _update_prefetch_count(self, index: int = 0) -> None:
         """Consume again after the pool has grown or shrunk.
@@ -83,7 +144,7 @@ class QuorumConsumer(Consumer):
 
 
 @signals.celeryd_after_setup.connect
-def on_after_setup(instance: WorkController, **_: Any) -> None:
+def on_after_setup(sender: str, instance: WorkController, **_: Any) -> None:
     """Select the queues of this worker, and create the main process' engine.
 
     Raises:
@@ -91,6 +152,7 @@ def on_after_setup(instance: WorkController, **_: Any) -> None:
     """
     # A thread that creates it later holds import locks; a pool process forked meanwhile would wait for them forever.
     database.engine()
+    RecordedTask.node = sender
     amqp: Any = instance.app.amqp
     try:
         amqp.queues.select(queues.selected(settings().worker_queues))

@@ -2,17 +2,16 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from celery.events.state import State
+from celery.events.state import State as FlowerState
 
 from app.core.celery import celery_app
+from app.core.tasks.history import PARKED_HEADER, State
 from app.core.tasks.relay import message, sent_events
 
 
-def row(number: int, retries: int = 0) -> Any:
-    arguments = {"duration": number}
-    return SimpleNamespace(
-        id=f"id-{number}", name="core_slow", queue="core-tests", arguments=arguments, retries=retries
-    )
+def row(number: int, retries: int = 0, **fields: Any) -> Any:
+    run = {"id": f"id-{number}", "name": "core_slow", "queue": "core-tests", "retries": retries}
+    return SimpleNamespace(**{**run, "arguments": {"duration": number}, "state": "PENDING", "message": None, **fields})
 
 
 def test_message_equals_celerys_own_without_a_reply_address() -> None:
@@ -25,9 +24,28 @@ def test_message_equals_celerys_own_without_a_reply_address() -> None:
     assert not ours.reply_to
 
 
+def test_message_keeps_what_an_earlier_one_had() -> None:
+    kept = {
+        "chain": [{"task": "core_add"}],
+        "reply_to": "sender",
+        "group_id": "group-id",
+        "callbacks": [{"task": "core_add"}],
+    }
+    ours = message(row(1, message=kept))
+    (_, _, embedded) = json.loads(ours.body)
+    assert (embedded["chain"], embedded["callbacks"]) == (kept["chain"], kept["callbacks"])
+    assert ours.headers["group"] == "group-id"
+    assert ours.reply_to == "sender"
+
+
+def test_message_of_a_running_attempt_is_marked_as_parked() -> None:
+    assert PARKED_HEADER in message(row(1, state=State.STARTED)).headers
+    assert PARKED_HEADER not in message(row(1, state=State.RETRY)).headers
+
+
 def test_sent_events_make_runs_pending_in_flower() -> None:
     events = json.loads(sent_events([row(1), row(2)]).body)
-    state: Any = State()
+    state: Any = FlowerState()
     for event in events:
         state.event({**event, "local_received": 0.0})
     seen = state.tasks["id-2"]
