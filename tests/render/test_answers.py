@@ -115,8 +115,8 @@ def test_text_is_rendered_as_entered(render: Render) -> None:
 def test_secrets_are_fresh_and_complete(render: Render) -> None:
     one, other = render(Variant.of()).env, render(Variant.of()).env
     secret = [name for name, value in one.items() if re.fullmatch("[0-9a-f]{32}", value)]
-    assert secret == ["POSTGRES_PASSWORD", "RABBITMQ_DEFAULT_PASS", "FLOWER_PASSWORD"]
-    assert len({one[name] for name in secret} | {other[name] for name in secret}) == 6
+    assert secret == ["POSTGRES_PASSWORD", "POSTGRES_ADMIN_PASSWORD", "RABBITMQ_DEFAULT_PASS", "FLOWER_PASSWORD"]
+    assert len({one[name] for name in secret} | {other[name] for name in secret}) == 8
     assert {name: one[name] for name in one if name not in secret} == {
         name: other[name] for name in other if name not in secret
     }

@@ -40,10 +40,11 @@ def test_ports_are_bound_to_localhost(composed: list[Project]) -> None:
         assert {int(port["published"]) for port in ports} == {5432, 5672, 15672, 8060, 5555}, project.variant.id
 
 
-def test_services_have_a_health_check_a_memory_limit_and_a_restart_policy(composed: list[Project]) -> None:
+def test_services_have_a_health_check_a_memory_limit_rotated_logs_and_a_restart_policy(composed: list[Project]) -> None:
     for project in composed:
         for name, service in project.compose["services"].items():
             where = f"{project.variant.id}: {name}"
+            assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, where
             if name == "test":
                 continue
             assert service["healthcheck"]["test"], where
@@ -61,12 +62,32 @@ def test_own_services_run_unprivileged_from_one_image(composed: list[Project]) -
             assert service["init"] is True
 
 
-def test_own_services_share_their_variables_except_for_a_prefix(composed: list[Project]) -> None:
+def test_services_receive_only_the_variables_that_they_need(composed: list[Project]) -> None:
+    shared = {"RABBITMQ_HOST", "RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"}
+    shared |= {"CELERY_RESULT_BACKEND", "LOG_LEVEL", "LOG_FORMAT"}
+    database = {"POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
     for project in composed:
-        of = {name: set(project.compose["services"][name]["environment"]) for name in OURS}
-        assert {name for name in of["worker"] - of["backend"] if not name.startswith("WORKER_")} == set()
-        assert {name for name in of["flower"] - of["backend"] if not name.startswith("FLOWER_")} == set()
+        services = project.compose["services"]
+        of = {name: set(service.get("environment", {})) for name, service in services.items()}
+        assert of["backend"] == shared | database | {"BACKEND_PROCESSES", "ALLOWED_HOSTS"}, project.variant.id
+        assert of["worker"] == shared | database | {"WORKER_QUEUES"}, project.variant.id
+        assert of["test"] == shared | database, project.variant.id
+        own = {name for name in of["flower"] - shared if not name.startswith("FLOWER_")}
+        assert own == {"ALLOWED_HOSTS"}, project.variant.id
+        assert shared <= of["flower"]
         assert "FLOWER_PORT" not in of["flower"]
+
+
+def test_superuser_password_reaches_postgresql_only(composed: list[Project]) -> None:
+    for project in composed:
+        admin, role = project.env["POSTGRES_ADMIN_PASSWORD"], project.env["POSTGRES_PASSWORD"]
+        assert admin != role
+        of = {name: str(service.get("environment", {})) for name, service in project.compose["services"].items()}
+        assert [name for name, text in of.items() if admin in text] == ["db"], project.variant.id
+        with_role = {"db", "backend", "worker", "test"}
+        if project.variant["result_backend"] == "database":
+            with_role.add("flower")
+        assert {name for name, text in of.items() if role in text} == with_role, project.variant.id
 
 
 def test_variables_of_the_example_are_all_used(composed: list[Project]) -> None:

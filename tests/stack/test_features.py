@@ -140,7 +140,7 @@ def test_second_worker_is_added_as_the_readme_shows(edited: Stack) -> None:
     names = {queue["name"] for queue in edited.broker.get("/queues").json()}
     assert {"celery", "mail", "dead-letters"} <= names
     policies = {queue["name"]: queue.get("policy") for queue in edited.broker.get("/queues").json()}
-    assert (policies["mail"], policies["dead-letters"]) == ("tasks", None)
+    assert (policies["mail"], policies["dead-letters"]) == ("tasks", "dead-letters")
 
 
 def test_generated_client_reads_well(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

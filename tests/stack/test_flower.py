@@ -55,13 +55,38 @@ def test_flower_remembers_just_when_it_should(stack: Stack) -> None:
     assert stack.api.get(f"/tasks/{task_id}").json()["state"] == "SUCCESS"
 
 
-def test_a_foreign_page_presses_no_button_and_reads_nothing(stack: Stack) -> None:
-    path = "/api/worker/shutdown/worker@nobody"
-    for headers in ({"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
-        assert stack.flower.post(path, headers=headers).status_code == 403, headers
-    own = {"Origin": "http://localhost:5555", "Sec-Fetch-Site": "same-origin"}
-    assert stack.flower.post(path, headers=own).status_code == 404
+def test_cross_origin_requests_are_rejected_by_api_and_flower(stack: Stack) -> None:
+    flower = (stack.flower, "localhost:5555", "/api/worker/shutdown/worker@nobody", 404)
+    api = (stack.api, "localhost:8060", "/tasks/add?x=1&y=1", 202)
+    for client, host, path, accepted in (flower, api):
+        for headers in (
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+            {"Origin": "http://localhost:3000"},
+            {"Origin": "http://elsewhere.example"},
+            {"Origin": "null"},
+        ):
+            assert client.post(path, headers=headers).status_code == 403, (host, headers)
+        own = {"Origin": f"http://{host}"}
+        for headers in ({}, own, own | {"Sec-Fetch-Site": "same-origin"}):
+            assert client.post(path, headers=headers).status_code == accepted, (host, headers)
+
+
+def test_rebound_host_is_rejected_by_api_and_flower(stack: Stack) -> None:
+    flower = (stack.flower, 5555, "/tasks", "/api/worker/shutdown/worker@nobody")
+    api = (stack.api, 8060, "/tasks/", "/tasks/add?x=1&y=1")
+    for client, port, read, write in (flower, api):
+        host = f"elsewhere.example:{port}"
+        headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        for answer in (client.get(read, headers={"Host": host}), client.post(write, headers=headers)):
+            assert answer.status_code == 400
+            assert "host not allowed (add it to ALLOWED_HOSTS)" in answer.text
+
+
+def test_flower_sends_no_cors_headers(stack: Stack) -> None:
     answer = stack.flower.get("/api/workers", headers={"Origin": "http://elsewhere.example"})
+    assert answer.status_code == 200
     assert [name for name in answer.headers if name.startswith("access-control-")] == []
 
 

@@ -93,6 +93,21 @@ def test_under_a_path(stack: Stack) -> None:
         assert stack.flower.get("/dashboard").status_code == 404
 
 
+def test_other_host_name_works_when_it_is_allowed(stack: Stack) -> None:
+    """As behind a proxy that ends TLS, in Flower and in the API. Health checks keep their own host."""
+    headers = {"Host": "app.example.com", "Origin": "https://app.example.com", "Sec-Fetch-Site": "same-origin"}
+    flower = (stack.flower, "/api/worker/shutdown/worker@nobody", 404)
+    api = (stack.api, "/tasks/add?x=1&y=1", 202)
+    for client, path, _ in (flower, api):
+        assert client.post(path, headers=headers).status_code == 400
+    stack.up(ALLOWED_HOSTS="app.example.com")
+    try:
+        for client, path, accepted in (flower, api):
+            assert client.post(path, headers=headers).status_code == accepted
+    finally:
+        stack.up()
+
+
 def test_a_crash_loses_no_more_than_since_the_last_save(stack: Stack) -> None:
     task_id = stack.accept("add", x=2, y=3)
     stack.in_flower(task_id, "SUCCESS")

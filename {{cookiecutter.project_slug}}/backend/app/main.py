@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from app import discovery
 from app.core import logs
 from app.core.api import enqueue, health, problems, runs
-from app.core.api.csrf import RejectCrossOrigin
+from app.core.api.origin import CheckOrigin
 from app.core.database import async_engine
 from app.core.errors import ConfigurationError
 from app.core.settings import settings
@@ -62,7 +63,7 @@ def create_app() -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     problems.install(application)
-    application.add_middleware(RejectCrossOrigin)
+    application.add_middleware(CheckOrigin)
     routers = [health.router, enqueue.router(REGISTRY.values()), runs.router, *discovery.routers()]
     _check_endpoints(routers)
     for router in routers:
@@ -124,6 +125,8 @@ def main() -> None:
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
     migrate()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each waiting request needs a descriptor
     config = uvicorn.Config(
         "app.main:create_app",
         factory=True,

@@ -43,6 +43,7 @@ celery_app.conf.update(
     result_backend_always_retry=True,
     result_backend_max_retries=3,
     result_expires=86_400,  # seconds
+    database_engine_options={"hide_parameters": True},
     task_serializer="json",
     result_serializer="json",
     accept_content=["json"],

@@ -7,6 +7,22 @@ import structlog
 
 from app.core.settings import settings
 
+REPLACED = {
+    "Received unregistered task": "unknown task %s: message rejected, see the dead-letter queue%.0s%.0s%.0s",
+    "Received invalid task": "invalid message rejected, see the dead-letter queue: %s%.0s",
+    "Received and deleted unknown message": "unknown message rejected, see the dead-letter queue%.0s",
+    "Couldn't convert ETA": "message rejected: its ETA %r is invalid: %r%.0s",
+    "Failed to cancel active request": "a request was not cancelled after the connection loss%.0s",
+    "Task %(name)s[%(id)s] succeeded": "Task %(name)s[%(id)s] succeeded in %(runtime)ss",
+}
+"""Celery's texts that show arguments or results, by their start, and the texts instead of them; %.0s shows nothing."""
+
+
+def without_arguments(record: logging.LogRecord) -> bool:
+    """Replace a text of Celery that would show arguments or results of a task."""
+    record.msg = next((text for start, text in REPLACED.items() if str(record.msg).startswith(start)), record.msg)
+    return True
+
 
 def configure() -> None:
     """Send every log record to standard error, as JSON lines or for a console (`LOG_FORMAT`)."""
@@ -16,10 +32,11 @@ def configure() -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
     ]
+    # Tracebacks are plain: those of rich, where it is installed, show variables.
     final: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
         if settings().log_format == "json"
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     config: dict[str, Any] = {
         "version": 1,
@@ -31,10 +48,14 @@ def configure() -> None:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
             },
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "structlog", "filters": [without_arguments]}
+        },
         "root": {"handlers": ["stderr"], "level": settings().log_level},
         "loggers": {
             "uvicorn.access": {"level": "WARNING"},
+            "celery.pool": {"level": "WARNING"},  # logs arguments, as flower.api.tasks does, with LOG_LEVEL=DEBUG
+            "flower.api.tasks": {"level": "WARNING"},
             "aiormq": {"level": "CRITICAL"},  # the relay logs a lost connection in one line
         },
     }

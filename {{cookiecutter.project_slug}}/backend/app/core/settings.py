@@ -4,9 +4,31 @@ from functools import cache
 from typing import Literal
 from urllib.parse import quote
 
-from pydantic import PositiveInt, SecretStr
+from pydantic import Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 from sqlalchemy import URL
+
+
+class DatabaseSettings(BaseSettings):
+    """Variables of the processes that use PostgreSQL; Flower does not receive them."""
+
+    postgres_host: str = "localhost"
+    postgres_port: int = 5432
+    postgres_user: str
+    postgres_password: SecretStr
+    postgres_db: str
+
+    @property
+    def url(self) -> URL:
+        """SQLAlchemy URL of PostgreSQL; psycopg serves the API (async) and the worker (sync) alike."""
+        return URL.create(
+            "postgresql+psycopg",
+            username=self.postgres_user,
+            password=self.postgres_password.get_secret_value(),
+            host=self.postgres_host,
+            port=self.postgres_port,
+            database=self.postgres_db,
+        )
 
 
 class Settings(BaseSettings):
@@ -15,12 +37,6 @@ class Settings(BaseSettings):
     The hosts default to `localhost`, where docker-compose.yml publishes the ports: tools on the host need no more than
     the variables of `.env`. Containers get the names of the services.
     """
-
-    postgres_host: str = "localhost"
-    postgres_port: int = 5432
-    postgres_user: str
-    postgres_password: SecretStr
-    postgres_db: str
 
     rabbitmq_host: str = "localhost"
     rabbitmq_port: int = 5672
@@ -31,20 +47,14 @@ class Settings(BaseSettings):
     worker_queues: str = ""
 
     backend_processes: PositiveInt = 1
+    allowed_hosts: str = Field("", pattern=r"^([\w., -]|\[[\da-fA-F:.]+\])*$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
 
     @property
     def database_url(self) -> URL:
-        """SQLAlchemy URL of PostgreSQL; psycopg serves the API (async) and the worker (sync) alike."""
-        return URL.create(
-            "postgresql+psycopg",
-            username=self.postgres_user,
-            password=self.postgres_password.get_secret_value(),
-            host=self.postgres_host,
-            port=self.postgres_port,
-            database=self.postgres_db,
-        )
+        """SQLAlchemy URL of PostgreSQL; its variables are required when it is used."""
+        return read(DatabaseSettings).url
 
     @property
     def broker_url(self) -> str:
@@ -62,11 +72,21 @@ class Settings(BaseSettings):
         return f"{quote(self.rabbitmq_default_user, safe='')}:{quote(password, safe='')}"
 
 
-@cache
-def settings() -> Settings:
-    """Return the settings of this process.
+def read[S: BaseSettings](kind: type[S]) -> S:
+    """Return settings from the environment.
 
     Raises:
-        pydantic.ValidationError: a variable is missing or invalid; the message names it.
+        SystemExit: a variable is missing or invalid; the message is one line without values.
     """
-    return Settings()
+    try:
+        return kind()
+    except ValidationError as error:
+        faults = (f"{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
+        message = f"{'; '.join(faults)} (set it in .env)"
+        raise SystemExit(message) from None
+
+
+@cache
+def settings() -> Settings:
+    """Return the settings of this process; raises as `read`."""
+    return read(Settings)

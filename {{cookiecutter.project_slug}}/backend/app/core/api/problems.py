@@ -53,7 +53,7 @@ async def _validation_error(_request: Request, error: Exception) -> JSONResponse
 
 
 async def _data_error(_request: Request, error: Exception) -> JSONResponse:
-    logger.info("value rejected by PostgreSQL", error=str(error))
+    logger.info("value rejected by PostgreSQL", error=type(getattr(error, "orig", error)).__name__)
     return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "PostgreSQL cannot store one of these values")
 
 

@@ -4,7 +4,6 @@ import time
 from base64 import b64decode
 from pathlib import Path
 from typing import Any, override
-from urllib.parse import urlparse
 
 from flower.app import Flower, rewrite_handler
 from flower.utils.broker import Broker
@@ -15,6 +14,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from app.core.monitor import handlers, queue_states
 from app.core.monitor.events import ObservedEvents
+from app.core.origin import rejection
 
 METRICS_PORT = 5556
 """Port of the Prometheus metrics, without authentication; docker-compose.yml does not publish it."""
@@ -70,21 +70,12 @@ class Application(Flower):
 
     @override
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        if is_cross_origin(request):
-            return self.get_handler_delegate(request, web.ErrorHandler, {"status_code": 403})
+        if rejected := rejection(request.method or "", request.headers):
+            status, error = rejected
+            return self.get_handler_delegate(request, Rejected, {"status_code": status, "error": error})
         if not has_ascii_credentials(request):  # Flower would fail to compare them, and answer 500
             del request.headers["Authorization"]
         return super().find_handler(request, **kwargs)
-
-
-def is_cross_origin(request: HTTPServerRequest) -> bool:
-    """Return whether another site's page sends an unsafe request; Flower checks this only with authentication."""
-    if request.method in {"GET", "HEAD", "OPTIONS"}:
-        return False
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site:
-        return site not in {"same-origin", "none"}
-    return bool(origin) and urlparse(origin).netloc != request.host
 
 
 def has_ascii_credentials(request: HTTPServerRequest) -> bool:
@@ -93,6 +84,19 @@ def has_ascii_credentials(request: HTTPServerRequest) -> bool:
         return b64decode(request.headers.get("Authorization", "").partition(" ")[2]).isascii()
     except ValueError:
         return True
+
+
+class Rejected(web.ErrorHandler):
+    """The answer to a request that `app.core.origin` rejects; Flower checks origins only with authentication."""
+
+    def initialize(self, status_code: int, error: str = "") -> None:
+        """Set the status and the error."""
+        super().initialize(status_code)
+        self.error = error
+
+    @override
+    def prepare(self) -> None:
+        self.finish(self.error)
 
 
 class StripCorsHeaders(web.OutputTransform):

@@ -19,7 +19,7 @@ SCALARS = {"string", "integer", "number", "boolean", "null"}
 class Arguments(BaseModel):
     """Base of every task's model of arguments; a field is an argument."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), hide_input_in_errors=True)
 
     @classmethod
     def parse(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

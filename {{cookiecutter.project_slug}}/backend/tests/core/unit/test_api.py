@@ -1,8 +1,10 @@
 from datetime import UTC, datetime
 
 import pytest
+from fastapi import WebSocket
 from fastapi.testclient import TestClient
 from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.testclient import WebSocketDenialResponse
 
 import tests.core.tasks  # noqa: F401 (its tasks have endpoints)
 from app.core.api import health, runs
@@ -20,7 +22,7 @@ def client() -> TestClient:
     """Return a client of the API without its lifespan: no relay runs."""
     app = create_app()
     app.dependency_overrides[current_relay] = Relay
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, "http://localhost:8060", raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +81,41 @@ def test_task_without_endpoint_cannot_be_submitted(client: TestClient) -> None:
     assert client.post("/tasks/core_hidden").status_code == 405  # the path of GET /tasks/{task_id}
 
 
-def test_cross_site_requests_are_rejected(client: TestClient) -> None:
-    for site, status in (("cross-site", 403), ("same-site", 422), ("same-origin", 422), (None, 422)):
-        headers = {"Sec-Fetch-Site": site} if site else {}
-        response = client.post("/tasks/core_slow?duration=long", headers=headers)
-        assert response.status_code == status
-        assert response.headers["content-type"] == "application/problem+json"
-    assert client.get("/health/live", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+@pytest.mark.parametrize(
+    ("method", "headers", "status", "detail"),
+    [
+        ("GET", {"Host": "evil.example:8060"}, 400, "host not allowed (add it to ALLOWED_HOSTS)"),
+        ("POST", {"Host": "evil.example:8060"}, 400, "host not allowed (add it to ALLOWED_HOSTS)"),
+        ("POST", {"Origin": "http://localhost:3000"}, 403, "cross-origin request rejected"),
+        ("POST", {"Sec-Fetch-Site": "same-site"}, 403, "cross-origin request rejected"),
+        ("POST", {"Origin": "http://localhost:8060"}, 404, "Not Found"),
+        ("POST", {}, 404, "Not Found"),
+    ],
+)
+def test_cross_origin_request_is_a_problem_document(
+    client: TestClient, method: str, headers: dict[str, str], status: int, detail: str
+) -> None:
+    response = client.request(method, "/nowhere", headers=headers)
+    assert (response.status_code, response.json()["detail"]) == (status, detail)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_cross_origin_websocket_is_rejected() -> None:
+    app = create_app()
+
+    @app.websocket("/echo")
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+
+    client, url = TestClient(app), "ws://localhost:8060/echo"
+    with client.websocket_connect(url, headers={"Origin": "http://localhost:8060"}):
+        pass
+    with (
+        pytest.raises(WebSocketDenialResponse) as rejected,
+        client.websocket_connect(url, headers={"Origin": "http://evil.example"}),
+    ):
+        pass
+    assert rejected.value.status_code == 403
 
 
 def test_unavailable_database_is_reported(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
