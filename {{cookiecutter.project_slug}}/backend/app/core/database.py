@@ -59,7 +59,7 @@ def _options(**server: str) -> dict[str, Any]:
 def async_engine() -> AsyncEngine:
     """Return the engine of an API process, or of a worker process' event loop."""
     if _owner:
-        engine = create_async_engine(settings().database_url, pool_size=1, max_overflow=4, **_options())
+        engine = create_async_engine(settings().database_url, pool_size=1, max_overflow=2, **_options())
         event.listen(engine.sync_engine, "connect", _lock_owner)
         return engine
     size = max(2, API_CONNECTIONS // settings().backend_processes)
@@ -80,7 +80,7 @@ def _brief() -> dict[str, Any]:
 @cache
 def engine() -> Engine:
     """Return the engine of a worker process: one connection for transitions of runs, one for the task's own session."""
-    engine = create_engine(settings().database_url, pool_size=2, **_options())
+    engine = create_engine(settings().database_url, pool_size=2, max_overflow=1, **_options())
     event.listen(engine, "connect", _lock_owner)
     return engine
 

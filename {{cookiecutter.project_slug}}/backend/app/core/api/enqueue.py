@@ -5,13 +5,14 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, Field, create_model
 from pydantic_core import PydanticUndefined
 
 from app.core.api.problems import responses
-from app.core.api.runs import TaskRun, execute, wait_for_end
+from app.core.api.runs import TaskRun, execute
 from app.core.api.transaction import CurrentRelay
+from app.core.api.waiting import wait_for_end
 from app.core.tasks import history
 from app.core.tasks.arguments import Arguments
 from app.core.tasks.base import RecordedTask
@@ -55,8 +56,10 @@ def router(tasks: Iterable[RecordedTask[..., Any]]) -> APIRouter:
 def _with_query(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, Accepted | TaskRun]]:
     query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=(Wait, 0))
 
-    async def enqueue(response: Response, relay: CurrentRelay, values: Annotated[query, Query()]) -> Accepted | TaskRun:
-        return await _enqueue(task, values, response, relay)
+    async def enqueue(
+        request: Request, response: Response, relay: CurrentRelay, values: Annotated[query, Query()]
+    ) -> Accepted | TaskRun:
+        return await _enqueue(task, values, request, response, relay)
 
     return enqueue
 
@@ -67,26 +70,26 @@ def _with_body(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any
     default = PydanticUndefined if required else body()  # a body of optional arguments may be absent
 
     async def enqueue(
+        request: Request,
         response: Response,
         relay: CurrentRelay,
         values: Annotated[body, Body()] = default,
         wait: Annotated[Wait, Query()] = 0,
     ) -> Accepted | TaskRun:
-        return await _enqueue(task, values, response, relay, wait)
+        return await _enqueue(task, values, request, response, relay, wait=wait)
 
     return enqueue
 
 
 async def _enqueue(
-    task: RecordedTask[..., Any], values: Any, response: Response, relay: Relay, wait: float = 0
+    task: RecordedTask[..., Any], values: Any, request: Request, response: Response, relay: Relay, *, wait: float = 0
 ) -> Accepted | TaskRun:
     arguments = Arguments.dump(values)
     wait = arguments.pop("wait", wait)
     statement = history.enqueue(str(uuid4()), task.name, task.queue_name, arguments)
     ((run_id,),) = await execute(statement)
     relay.wake()
-    run = await wait_for_end(run_id, wait)
-    if run is not None:
+    if wait and (run := await wait_for_end(request, run_id, wait)):
         return run
     response.status_code = HTTPStatus.ACCEPTED
     response.headers["Location"] = f"/tasks/{run_id}"

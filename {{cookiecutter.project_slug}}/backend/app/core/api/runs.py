@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import contextlib
 import json
 from datetime import datetime
 from http import HTTPStatus
@@ -14,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 from sqlalchemy import Executable, Row
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.core.api.problems import UNAVAILABLE, responses
+from app.core.api.problems import responses
 from app.core.api.transaction import CurrentRelay
 from app.core.database import async_engine
 from app.core.tasks import history
@@ -153,21 +152,6 @@ async def execute(statement: Executable) -> list[Row[Any]]:
     except TimeoutError as error:
         message = f"no answer within {TIMEOUT:g} s"
         raise PoolTimeoutError(message) from error
-
-
-async def wait_for_end(run_id: str, seconds: float) -> TaskRun | None:
-    """Return the run if it ends within so many seconds; an unavailable database counts as time passing."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    pause = 0.02
-    while (left := deadline - loop.time()) > 0:
-        await asyncio.sleep(min(pause, left))
-        pause = min(pause * 1.5, 0.5)
-        with contextlib.suppress(*UNAVAILABLE):
-            run = await _find(run_id)
-            if run is not None and run.state not in UNFINISHED:
-                return run
-    return None
 
 
 def _not_found(task_id: str) -> HTTPException:
