@@ -8,7 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.variants import Variant
+from cookiecutter.main import cookiecutter
+
+from tests.variants import TEMPLATE, Variant
+from tools.pieces import Value
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,9 @@ class Project:
         if done.returncode:
             raise AssertionError(f"{self.variant.id}: {' '.join(command)}\n{done.stdout}\n{done.stderr}")
         return done
+
+
+def render_project(variant: Variant, folder: Path, config: Path, **answers: Value) -> Project:
+    """Render a variant into a folder, with other answers than its own if given; `config` is cookiecutter's own file."""
+    options = {"no_input": True, "config_file": config, "extra_context": {**dict(variant.answers), **answers}}
+    return Project(Path(cookiecutter(str(TEMPLATE), output_dir=folder, **options)), variant)

@@ -2,33 +2,26 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import pytest
-from cookiecutter.main import cookiecutter
 
-from tests.project import Project
-from tests.variants import TEMPLATE, Variant, covering
+from tests.project import Project, render_project
+from tests.variants import covering
 
 Distinct = Callable[[Callable[[str], bool]], Iterable[Project]]
 Texts = dict[tuple[str, str], str]
-
-
-def rendered(variant: Variant, folder: Path) -> Project:
-    """Render a variant into a folder of its own, in one of several processes."""
-    options = {"no_input": True, "config_file": folder.parent / "config.yaml"}
-    answers = dict(variant.answers)
-    return Project(Path(cookiecutter(str(TEMPLATE), output_dir=folder, extra_context=answers, **options)), variant)
 
 
 @pytest.fixture(scope="session")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> list[Project]:
     """Render the covering set."""
     folder = tmp_path_factory.mktemp("covering")
-    (folder / "config.yaml").write_text(f"replay_dir: {folder / 'replay'}\n", encoding="utf-8")
+    config = folder / "config.yaml"
+    config.write_text(f"replay_dir: {folder / 'replay'}\n", encoding="utf-8")
     variants = covering()
     with ProcessPoolExecutor() as pool:
-        return list(pool.map(rendered, variants, [folder / variant.id for variant in variants], chunksize=4))
+        folders = [folder / variant.id for variant in variants]
+        return list(pool.map(render_project, variants, folders, [config] * len(variants), chunksize=4))
 
 
 @pytest.fixture(scope="session")

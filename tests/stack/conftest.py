@@ -33,10 +33,15 @@ def wait_until(probe: Callable[[], Any], timeout: float, message: str) -> Any:
 class Stack:
     """The services of a variant, from outside."""
 
-    def __init__(self, project: Project, features: Path | None = None) -> None:
-        """Take a rendered project, and copy each folder in `features` into it as one more feature."""
+    def __init__(self, project: Project, features: Path | None = None, services: Path | None = None) -> None:
+        """Take a rendered project, and add features and services to it.
+
+        `features` has a folder for each feature; `services` has a `docker-compose.override.yml` and its files.
+        """
         if features:
             shutil.copytree(features, project.path / "backend" / "app" / "features", dirs_exist_ok=True)
+        if services:
+            shutil.copytree(services, project.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         self.project = project
         self.variant = project.variant
         self.said_at_start = ""
@@ -161,8 +166,8 @@ class Stack:
         return task
 
 
-def parametrize_variants(metafunc: pytest.Metafunc, variants: list[Variant], features: Path | None = None) -> None:
-    """Start these variants, or those that the command line selects, with a folder of extra features."""
+def parametrize_variants(metafunc: pytest.Metafunc, variants: list[Variant], *extras: Path) -> None:
+    """Start these variants, or those that the command line selects, with folders of extra features and services."""
     if "deployed" not in metafunc.fixturenames:
         return
     every = product(STRUCTURE)
@@ -172,7 +177,7 @@ def parametrize_variants(metafunc: pytest.Metafunc, variants: list[Variant], fea
         if not chosen:
             ids = ", ".join(variant.id for variant in every)
             raise pytest.UsageError(f"--only {only}: variant not found (use one of {ids})")
-    params = [pytest.param((variant, features), id=variant.id) for variant in chosen]
+    params = [pytest.param((variant, extras), id=variant.id) for variant in chosen]
     metafunc.parametrize("deployed", params, indirect=True, scope="session")
 
 
@@ -185,8 +190,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Stack]:
     """Build the images of a variant and start its services."""
-    variant, features = request.param
-    stack = Stack(render(variant, project_slug=SLUG), features)
+    variant, extras = request.param
+    stack = Stack(render(variant, project_slug=SLUG), *extras)
     stack.fill_in()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(stack.down)

@@ -18,6 +18,7 @@ TABLE = "<!-- written by `uv run pytest tests/stack/faults --write-report` -->\n
 
 
 FEATURES = Path(__file__).parent / "features"
+SERVICES = Path(__file__).parent / "services"
 VARIANTS = [Variant.of(result_backend="redis")]
 
 
@@ -27,8 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Start the variants of the fault suite, with its own feature."""
-    parametrize_variants(metafunc, VARIANTS, FEATURES)
+    """Start the variants of the fault suite, with its own features and the sink of effects."""
+    parametrize_variants(metafunc, VARIANTS, FEATURES, SERVICES)
 
 
 @pytest.fixture
@@ -38,17 +39,24 @@ def ledger(stack: Stack) -> Ledger:
 
 
 @pytest.fixture(scope="session")
-def accounts(request: pytest.FixtureRequest) -> Iterator[dict[str, Account]]:
-    """The accounts of all scenarios that ran, by name; written into the document when that is asked for."""
+def accounts(request: pytest.FixtureRequest, deployed: Stack) -> Iterator[dict[str, Account]]:
+    """The accounts of all scenarios that ran, by name; with --write-report they are written into the document."""
     drawn: dict[str, Account] = {}
     yield drawn
     if request.config.getoption("write_report"):
-        head, _ = REPORT.read_text(encoding="utf-8").split(TABLE)
-        columns = [field.name.replace("_", " ") for field in fields(Account)]
-        rows = [("scenario", *columns), ("---",) * (len(columns) + 1)]
-        rows += [(name, *astuple(account)) for name, account in drawn.items()]
-        table = "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
-        REPORT.write_text(f"{head}{TABLE}\n{table}\n", encoding="utf-8", newline="\n")
+        head, _, written = REPORT.read_text(encoding="utf-8").partition(TABLE)
+        title = f"### Result backend: {deployed.variant['result_backend']}\n"
+        others = [f"### {section.strip()}\n" for section in written.split("### ")[1:]]
+        sections = sorted([*(each for each in others if not each.startswith(title)), title + table(drawn)])
+        REPORT.write_text("\n".join([head + TABLE, *sections]), encoding="utf-8", newline="\n")
+
+
+def table(drawn: dict[str, Account]) -> str:
+    """Return the accounts as a table in Markdown."""
+    columns = [field.name.replace("_", " ") for field in fields(Account)]
+    rows = [("scenario", *columns), ("---",) * (len(columns) + 1)]
+    rows += [(name, *astuple(account)) for name, account in drawn.items()]
+    return "\n" + "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows) + "\n"
 
 
 @pytest.fixture
@@ -59,10 +67,16 @@ def nothing_is_lost(request: pytest.FixtureRequest, ledger: Ledger, accounts: di
         ids: list[str], *, started_again: int | None = 0, sent_again: int | None = 0, timeout: float = 120
     ) -> Account:
         account = ledger.account(ids, timeout)
-        accounts[request.node.originalname.removeprefix("test_").replace("_", " ")] = account
+        chosen = {name: value for name, value in request.node.callspec.params.items() if name != "deployed"}
+        case = ", ".join(str(getattr(value, "__name__", value)) for value in chosen.values())
+        name = request.node.originalname.removeprefix("test_") + (f" ({case})" if case else "")
+        accounts[name.replace("_", " ")] = account
         print(account)
+        for row in ledger.not_done(ids):
+            print(row)
         assert account.accepted > 0
-        assert (account.done, account.lost, account.duplicate_effects) == (account.accepted, 0, 0), account
+        assert (account.done, account.lost) == (account.accepted, 0), account
+        assert (account.duplicate_effects, account.overlaps) == (0, 0), account
         if started_again is not None:
             assert account.started_again <= started_again, account
         if sent_again is not None:

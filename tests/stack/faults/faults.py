@@ -51,26 +51,52 @@ def kill(service: str, number: int = 1) -> None:
     docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint", "bash", KILLER, "-c", f"kill -9 {process}")
 
 
+def kill_pool_processes(name: str, seconds: float, seed: int | None = None) -> None:
+    """Kill a pool process of a worker's container at random moments, from inside."""
+    code = f"""
+import os, pathlib, random, time
+def parent(stat):
+    return int(stat.read_text().rpartition(")")[2].split()[1])
+chance = random.Random({seed})
+end = time.monotonic() + {seconds}
+while time.monotonic() < end:
+    time.sleep(chance.uniform(0.2, 0.8))
+    parents = {{int(each.parent.name): parent(each) for each in pathlib.Path("/proc").glob("[0-9]*/stat")}}
+    children = sorted(pid for pid, of in parents.items() if parents.get(of) == 1 and of != 1)
+    if children:
+        os.kill(chance.choice(children), 9)
+"""
+    docker("exec", name, "python", "-c", code)
+
+
 @contextlib.contextmanager
-def frozen(service: str) -> Iterator[None]:
-    """Freeze all processes of a service: it keeps its connections, and answers nothing."""
-    docker("pause", container(service))
+def frozen(service: str, number: int = 1) -> Iterator[None]:
+    """Freeze all processes of a container: it keeps its connections, and answers nothing."""
+    name = container(service, number)
+    docker("pause", name)
     try:
         yield
     finally:
-        if docker("inspect", "--format", "{{.State.Paused}}", container(service)) == "true":
-            docker("unpause", container(service))
+        if docker("inspect", "--format", "{{.State.Paused}}", name) == "true":
+            docker("unpause", name)
 
 
 @contextlib.contextmanager
 def cut_off(service: str) -> Iterator[None]:
     """Take a service off the network: nobody hears of it, not even that connections end."""
+    with cut_off_container(container(service), service):
+        yield
+
+
+@contextlib.contextmanager
+def cut_off_container(name: str, service: str = "worker") -> Iterator[None]:
+    """Take a container of a service off the network."""
     network = f"{SLUG}_default"
-    docker("network", "disconnect", network, container(service))
+    docker("network", "disconnect", network, name)
     try:
         yield
     finally:
-        docker("network", "connect", "--alias", service, network, container(service))
+        docker("network", "connect", "--alias", service, network, name)
 
 
 @contextlib.contextmanager
@@ -81,6 +107,16 @@ def stopped(stack: Stack, service: str, way: Literal["stop", "kill"] = "stop") -
         yield
     finally:
         stack.compose("up", "--wait", service)
+
+
+@contextlib.contextmanager
+def disk_alarm(stack: Stack) -> Iterator[None]:
+    """Let the broker believe that its disk is full: it blocks every connection that publishes."""
+    stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "set_disk_free_limit", "100TB")
+    try:
+        yield
+    finally:
+        stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "set_disk_free_limit", "50MB")
 
 
 @contextlib.contextmanager

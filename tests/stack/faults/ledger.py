@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +13,23 @@ import psycopg
 
 from tests.stack.conftest import Stack, wait_until
 
+SINK = "http://localhost:8070"
+
 
 @dataclass(frozen=True)
 class Account:
     """What became of the accepted runs.
 
-    `lost` are those that did not end; `started_again` counts the attempts beyond the first, which a crash excuses;
-    `sent_again` counts the messages that the relay sent because it took the first for lost.
+    `lost` are those that did not end; `overlaps` counts the attempts that wrote an effect after another attempt at the
+    same run had begun; `started_again` counts the attempts beyond the first, which a crash excuses; `sent_again` counts
+    the messages that the relay sent because it took the first for lost.
     """
 
     accepted: int
     done: int
     lost: int
     duplicate_effects: int
+    overlaps: int
     started_again: int
     sent_again: int
 
@@ -54,8 +58,33 @@ class Load:
             self.refused[str(answer.status_code)] += 1
 
 
+@dataclass(frozen=True)
+class Effect:
+    """A step of an attempt, as the sink has recorded it: `begun`, then `done`, or `over` if it was done before."""
+
+    seq: int
+    at: float
+    run_id: str
+    step: str
+    attempt: int
+    owner: str
+
+
+def overlapping(effects: Iterable[Effect]) -> set[tuple[str, int, str]]:
+    """Return the attempts (run, number, owner) that wrote something after another attempt at their run had begun."""
+    newest: dict[str, tuple[str, int, str]] = {}
+    found = set()
+    for effect in sorted(effects, key=lambda effect: effect.seq):
+        attempt = (effect.run_id, effect.attempt, effect.owner)
+        if effect.step == "begun":
+            newest[effect.run_id] = attempt
+        elif newest.get(effect.run_id) != attempt:
+            found.add(attempt)
+    return found
+
+
 class Ledger:
-    """The database, read from outside of the application."""
+    """The database and the sink of effects, read from outside of the application."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -63,12 +92,13 @@ class Ledger:
         self.address: dict[str, Any] = {
             "host": "localhost",
             "port": 5432,
-            "user": env["POSTGRES_USER"],
-            "password": env["POSTGRES_PASSWORD"],
+            "user": "postgres",  # ALTER SYSTEM, and ending any session, are not for the application's role
+            "password": env["POSTGRES_ADMIN_PASSWORD"],
             "dbname": env["POSTGRES_DB"],
             "autocommit": True,
         }
-        self.execute("CREATE TABLE IF NOT EXISTS effects (run_id text, step text)")
+        self.execute("CREATE TABLE IF NOT EXISTS session_effects (run_id text)")
+        self.execute("GRANT ALL ON session_effects TO PUBLIC")
 
     def session(self) -> psycopg.Connection[Any]:
         """A session of its own, closed at the end of a `with` block."""
@@ -90,33 +120,45 @@ class Ledger:
         assert len(ids) == len(set(ids))
         with contextlib.suppress(AssertionError):
             wait_until(lambda: self.unfinished(ids) == 0, timeout, "every run to end")
-        done = """
-            SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND state = 'SUCCESS'
-            AND EXISTS (SELECT FROM effects WHERE run_id = id AND step = 'done')
-        """
+        succeeded = "SELECT id FROM task_runs WHERE id = ANY(%(ids)s) AND state = 'SUCCESS'"
         sent_again = (
             "SELECT coalesce(sum(greatest(publish_count - retries - 1, 0)), 0) FROM task_runs WHERE id = ANY(%(ids)s)"
         )
+        effects = self.effects(ids)
+        done = {effect.run_id for effect in effects if effect.step == "done"}
         return Account(
             accepted=len(ids),
-            done=self.execute(done, ids=ids)[0][0],
+            done=len(done & {task_id for (task_id,) in self.execute(succeeded, ids=ids)}),
             lost=self.unfinished(ids),
             duplicate_effects=self.repeated("done", ids),
+            overlaps=len(overlapping(effects)),
             started_again=self.repeated("begun", ids),
             sent_again=self.execute(sent_again, ids=ids)[0][0],
         )
 
+    def not_done(self, ids: list[str]) -> list[Any]:
+        """Return up to 5 rows of these runs that did not end as SUCCESS."""
+        statement = "SELECT row_to_json(r) FROM task_runs r WHERE id = ANY(%(ids)s) AND state <> 'SUCCESS' LIMIT 5"
+        return [row for (row,) in self.execute(statement, ids=ids)]
+
     def repeated(self, step: str, ids: list[str]) -> int:
         """How often the runs of `effect` came to a step beyond the first time."""
-        statement = """
-            SELECT count(*) - count(DISTINCT run_id) FROM effects WHERE run_id = ANY(%(ids)s) AND step = %(step)s
-        """
-        return int(self.execute(statement, ids=ids, step=step)[0][0])
+        runs = [effect.run_id for effect in self.effects(ids) if effect.step == step]
+        return len(runs) - len(set(runs))
 
     def begun(self, task_id: str) -> int:
         """How often a run of `effect` was begun."""
-        statement = "SELECT count(*) FROM effects WHERE run_id = %(id)s AND step = 'begun'"
-        return int(self.execute(statement, id=task_id)[0][0])
+        return sum(effect.step == "begun" for effect in self.effects([task_id]))
+
+    def effects(self, ids: list[str]) -> list[Effect]:
+        """Return the steps of these runs of `effect`, in the order in which they reached the sink."""
+        answer = httpx2.post(f"{SINK}/query", json={"ids": ids}, timeout=10).raise_for_status()
+        return [Effect(**record) for record in answer.json()]
+
+    def effects_after(self, seq: int) -> list[Effect]:
+        """Return the steps of all runs after a sequence number."""
+        answer = httpx2.get(f"{SINK}/effects", params={"after": seq}, timeout=10).raise_for_status()
+        return [Effect(**record) for record in answer.json()]
 
 
 @contextlib.contextmanager

@@ -23,6 +23,24 @@ def test_backend_crashed_between_commit_and_publication(stack: Stack, nothing_is
     nothing_is_lost(ids)
 
 
+def test_backend_frozen_in_the_middle_of_a_batch(stack: Stack, ledger: Ledger, nothing_is_lost: Settle) -> None:
+    """The relay holds the rows while it waits for confirms; workers need them while it is frozen."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%%SKIP LOCKED%%'"
+    )
+    with faults.frozen("rabbitmq"):
+        ids = [stack.accept("effect") for _ in range(20)]
+        wait_until(lambda: ledger.execute(waiting) == [(1,)], 20, "the relay to wait for confirms")
+        faults.docker("pause", faults.container("backend"))
+    try:
+        wait_until(lambda: ledger.execute(waiting) == [(0,)], 40, "PostgreSQL to end the relay's transaction")
+        faults.docker("unpause", faults.container("backend"))
+        nothing_is_lost(ids, sent_again=None)
+    finally:
+        if faults.docker("inspect", "--format", "{{.State.Paused}}", faults.container("backend")) == "true":
+            faults.docker("unpause", faults.container("backend"))
+
+
 def test_backend_restarted_under_load(stack: Stack, nothing_is_lost: Settle) -> None:
     with under_load() as load:
         stack.compose("restart", "backend")
@@ -32,9 +50,12 @@ def test_backend_restarted_under_load(stack: Stack, nothing_is_lost: Settle) -> 
 
 def test_backend_crashed_under_load_with_four_processes(stack: Stack, nothing_is_lost: Settle) -> None:
     stack.up(BACKEND_PROCESSES="4")
-    with under_load() as load:
-        faults.crash("backend")
-    nothing_is_lost(load.ids)
+    try:
+        with under_load() as load:
+            faults.crash("backend")
+        nothing_is_lost(load.ids)
+    finally:
+        stack.up()
 
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])

@@ -1,6 +1,9 @@
 """RabbitMQ breaks."""
 
+from typing import Any
 from uuid import uuid4
+
+import pytest
 
 from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
@@ -65,9 +68,10 @@ def test_broker_cut_off_for_10_s(stack: Stack, nothing_is_lost: Settle) -> None:
     nothing_is_lost(load.ids, started_again=2, sent_again=None, timeout=180)
 
 
-def test_broker_out_of_memory(stack: Stack, nothing_is_lost: Settle) -> None:
+@pytest.mark.parametrize("alarm", [faults.memory_alarm, faults.disk_alarm])
+def test_broker_in_an_alarm(stack: Stack, nothing_is_lost: Settle, alarm: Any) -> None:
     with under_load() as load:
-        with faults.memory_alarm(stack):
+        with alarm(stack):
             blocked_at = len(load.ids)
             wait_until(lambda: len(load.ids) >= blocked_at + 300, 60, "300 more to be accepted meanwhile")
         wait_until(lambda: relay_is_well(stack), 60, "the relay to be back")
@@ -84,6 +88,19 @@ def test_queue_purged(stack: Stack, nothing_is_lost: Settle, ledger: Ledger) -> 
         stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "purge_queue", "celery")
     account = nothing_is_lost(load.ids, sent_again=None)
     assert account.sent_again >= account.accepted
+
+
+def test_queue_purged_while_load_goes_on(stack: Stack, ledger: Ledger, nothing_is_lost: Settle) -> None:
+    with under_load(each_second=40, seconds=240) as load:
+        backlog = [stack.accept("effect", seconds=2) for _ in range(20)]
+        wait_until(lambda: len(load.ids) >= 200, 60, "a backlog")
+        stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "purge_queue", "celery")
+        before = load.ids + backlog
+        sent = len(load.ids)
+        wait_until(lambda: ledger.unfinished(before) == 0, 200, "the purged runs to end under load")
+        assert len(load.ids) > sent + 100
+    account = nothing_is_lost(load.ids + backlog, sent_again=None, timeout=240)
+    assert account.sent_again > 0
 
 
 def test_message_lost_under_a_standing_backlog(stack: Stack, ledger: Ledger) -> None:

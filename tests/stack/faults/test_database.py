@@ -87,8 +87,10 @@ def test_database_read_only_for_10_s(ledger: Ledger, nothing_is_lost: Settle) ->
         try:
             wait_until(lambda: load.refused["503"] >= 200, 60, "requests to be refused meanwhile")
         finally:
-            ledger.execute("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only")
-            ledger.execute("SELECT pg_reload_conf()")
+            with ledger.session() as session:
+                session.execute("SET default_transaction_read_only = off")
+                session.execute("ALTER SYSTEM RESET default_transaction_read_only")
+                session.execute("SELECT pg_reload_conf()")
         sent = len(load.ids)
         wait_until(lambda: len(load.ids) > sent + 40, 60, "requests to be accepted again")
     assert set(load.refused) == {"503"}

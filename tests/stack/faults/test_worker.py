@@ -93,33 +93,16 @@ def test_interruptions_by_deploys_are_no_losses(stack: Stack, ledger: Ledger) ->
     assert stack.api.delete(f"/tasks/{task_id}").status_code == 200
 
 
-def kill_pool_processes(stack: Stack, seconds: float) -> None:
-    """Kill a pool process of the worker at random moments, from inside its container."""
-    code = f"""
-import os, pathlib, random, time
-def parent(stat):
-    return int(stat.read_text().rpartition(")")[2].split()[1])
-end = time.monotonic() + {seconds}
-while time.monotonic() < end:
-    time.sleep(random.uniform(0.2, 0.8))
-    parents = {{int(each.parent.name): parent(each) for each in pathlib.Path("/proc").glob("[0-9]*/stat")}}
-    children = [pid for pid, of in parents.items() if parents.get(of) == 1 and of != 1]
-    if children:
-        os.kill(random.choice(children), 9)
-"""
-    stack.compose("exec", "-T", "worker", "python", "-c", code)
-
-
-def test_effect_in_the_runs_session_happens_exactly_once(stack: Stack, ledger: Ledger) -> None:
+def test_effect_in_the_runs_session_happens_exactly_once(ledger: Ledger) -> None:
     """The effect is not guarded, and processes are killed between it and the end of the run."""
     counts = {}
     for task in ("record", "record_outside"):
         with under_load(task, each_second=25) as load:
-            kill_pool_processes(stack, 20)
+            faults.kill_pool_processes(faults.container("worker"), 20)
         ledger.account(load.ids, timeout=240)
         states = "SELECT DISTINCT state FROM task_runs WHERE id = ANY(%(ids)s)"
         assert ledger.execute(states, ids=load.ids) == [("SUCCESS",)]
-        rows = "SELECT count(*), count(DISTINCT run_id) FROM effects WHERE run_id = ANY(%(ids)s) AND step = 'done'"
+        rows = "SELECT count(*), count(DISTINCT run_id) FROM session_effects WHERE run_id = ANY(%(ids)s)"
         counts[task] = (len(load.ids), *ledger.execute(rows, ids=load.ids)[0])
     accepted, rows_written, runs_written = counts["record"]
     assert accepted >= 400
@@ -145,7 +128,7 @@ def test_paused_worker_loses_its_run_at_the_deadline(stack: Stack, ledger: Ledge
             faults.docker("unpause", worker)
         assert stack.end_of(stack.accept("add", x=1, y=1))["state"] == "SUCCESS"
         wait_until(stack.is_healthy, 90, "the worker to recover")
-        assert ledger.execute("SELECT count(*) FROM effects WHERE run_id = %(id)s", id=task_id) == [(1,)]
+        assert ledger.execute("SELECT count(*) FROM session_effects WHERE run_id = %(id)s", id=task_id) == [(1,)]
     finally:
         stack.up("--scale", "worker=1")
 

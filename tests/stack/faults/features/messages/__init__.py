@@ -1,0 +1,1 @@
+"""A task with arguments of any size, copied into the rendered project as a feature."""

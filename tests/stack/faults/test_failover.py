@@ -1,0 +1,94 @@
+"""PostgreSQL has no connection left, or fails over to a standby."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from tests.stack.conftest import SLUG, Stack, wait_until
+from tests.stack.faults import faults
+from tests.stack.faults.conftest import Settle
+from tests.stack.faults.ledger import Ledger, under_load
+
+STANDBY = f"{SLUG}-standby"
+NETWORK = f"{SLUG}_default"
+COPY = """
+set -e
+export PGDATA=/var/lib/postgresql/standby
+pg_basebackup --host=db --username=postgres --pgdata=$PGDATA --write-recovery-conf --wal-method=stream
+exec postgres
+"""
+
+
+@contextlib.contextmanager
+def every_connection_taken(stack: Stack) -> Iterator[None]:
+    """Open sessions of the application's role until PostgreSQL accepts no more."""
+    env = stack.project.env
+    names = {"user": "POSTGRES_USER", "password": "POSTGRES_PASSWORD", "dbname": "POSTGRES_DB"}
+    address: dict[str, Any] = {option: env[name] for option, name in names.items()}
+    with contextlib.ExitStack() as sessions:
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(200):
+                sessions.enter_context(psycopg.connect(host="localhost", port=5432, **address))
+        yield
+
+
+def test_database_out_of_connections(stack: Stack, ledger: Ledger, nothing_is_lost: Settle) -> None:
+    """The sessions of all services are cut, and others take their place."""
+    with under_load(seconds=120) as load:
+        ledger.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+            "AND pid <> pg_backend_pid()"
+        )
+        with every_connection_taken(stack):
+            wait_until(lambda: load.refused["503"] >= 40, 60, "requests to be refused meanwhile")
+        sent = len(load.ids)
+        wait_until(lambda: len(load.ids) > sent + 40, 60, "requests to be accepted again")
+    assert set(load.refused) == {"503"}
+    nothing_is_lost(load.ids, started_again=None)
+
+
+@contextlib.contextmanager
+def standby(stack: Stack, ledger: Ledger) -> Iterator[None]:
+    """Run a standby that has each commit before the client has its answer."""
+    stack.compose(
+        "exec", "-T", "db", "bash", "-c", "echo host replication postgres all scram-sha-256 >> $PGDATA/pg_hba.conf"
+    )
+    ledger.execute("SELECT pg_reload_conf()")
+    password = stack.project.env["POSTGRES_ADMIN_PASSWORD"]
+    options = ("--name", STANDBY, "--network", NETWORK, "--user", "postgres", "--env", f"PGPASSWORD={password}")
+    faults.docker("run", "--detach", *options, "--entrypoint", "bash", "postgres:18", "-c", COPY)
+    try:
+        streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+        wait_until(lambda: ledger.execute(streams) == [(1,)], 60, "the standby to stream")
+        ledger.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        ledger.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: ledger.execute("SHOW synchronous_standby_names") == [("*",)], 10, "synchronous commits")
+        yield
+    finally:
+        faults.docker("rm", "--force", "--volumes", STANDBY)
+
+
+def test_failover_to_a_standby(stack: Stack, ledger: Ledger) -> None:
+    """The promoted standby has an older start than every run, and knows no lock of a worker."""
+    try:
+        with standby(stack, ledger):
+            with under_load(each_second=20, seconds=150) as load:
+                long = [stack.accept("effect", seconds=30) for _ in range(2)]
+                stack.wait_for_start(*long)
+                faults.docker("network", "disconnect", NETWORK, faults.container("db"))
+                faults.docker("stop", faults.container("db"))
+                faults.docker("network", "disconnect", NETWORK, STANDBY)
+                faults.docker("network", "connect", "--alias", "db", NETWORK, STANDBY)
+                faults.docker("exec", STANDBY, "psql", "--username=postgres", "--command=SELECT pg_promote()")
+                sent = len(load.ids)
+                wait_until(lambda: len(load.ids) > sent + 100, 90, "requests to be accepted again")
+            assert set(load.refused) <= {"503", "ReadTimeout"}
+            ids = load.ids + long
+            rows = [stack.end_of(task_id, timeout=120) for task_id in ids]
+            assert {row["state"] for row in rows} == {"SUCCESS"}
+            assert {row["attempts"] for row in rows if row["task_id"] in long} == {1}
+    finally:
+        stack.down()
+        stack.up()
