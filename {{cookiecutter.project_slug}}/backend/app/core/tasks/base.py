@@ -13,6 +13,7 @@ import structlog
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
+from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Executable
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
@@ -33,6 +34,9 @@ TRANSIENT = (ConnectionError, TimeoutError, OperationalError, InterfaceError)
 
 LOSSES_ALLOWED = 5
 """Worker losses (killed, out of memory) after which a run is started again, in addition to its own retries."""
+
+SKEW_RETRIES = 10
+"""Retries of a run whose arguments another version of its task has: it waits up to 10 minutes for a deploy to end."""
 
 SLACK = timedelta(seconds=30)
 """Between a task's hard time limit and the deadline after which its run is taken over."""
@@ -181,10 +185,18 @@ class RecordedTask[**P, R](Task[P, R]):
             raise TaskMemoryError from error
         except Exception as error:
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
-            if isinstance(error, self.autoretry_for) and attempt.retries < (self.max_retries or 0):
+            is_skew = self._is_of_another_version(error)
+            allowed = SKEW_RETRIES if is_skew else self.max_retries or 0
+            if (is_skew or isinstance(error, self.autoretry_for)) and attempt.retries < allowed:
                 raise self._retry(attempt, error, reason) from error
             attempt.fail(reason, to_text(traceback.format_exc()))
             raise
+
+    def _is_of_another_version(self, error: Exception) -> bool:
+        """Return whether the arguments are those of a newer or older version of the task, which another worker has."""
+        if not isinstance(error, ValidationError) or error.title != self.arguments.__name__:
+            return False
+        return any(each["type"] in {"missing", "extra_forbidden"} for each in error.errors())
 
     def _retry(self, attempt: Attempt, error: Exception, reason: str) -> Retry:
         """Record a failed attempt, whose successor the relay starts; return the exception that Celery expects."""

@@ -26,7 +26,6 @@ from sqlalchemy import (
     Update,
     case,
     column,
-    exists,
     func,
     insert,
     literal,
@@ -313,7 +312,7 @@ def claim(
         "message": message or null(),
     }
     is_own = runs.c.owner == owner  # a process executes one run at a time: the earlier attempt is over
-    is_gone = ~exists(select(_locks.c.pid).where(_owner_locks, _locks.c.objid == runs.c.owner))
+    is_gone = runs.c.owner.not_in(select(_locks.c.objid).where(_owner_locks))
     is_lost = (is_own | is_gone) if redelivered else is_own
     is_free = runs.c.state.in_((State.PENDING, State.RETRY)) | ((runs.c.state == State.STARTED) & is_lost)
     statement = upsert(runs).values(id=run_id, name=name, queue=queue, arguments=arguments, attempts=1, **attempt)
