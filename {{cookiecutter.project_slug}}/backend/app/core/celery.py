@@ -61,7 +61,7 @@ def on_setup_logging(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def on_worker_process_init(**_: Any) -> None:
-    """Give the process database connections of its own, and retry results longer than the parent may block."""
+    """Give the process its own database connections, and retry results longer than the parent may block."""
     database.become_owner(forked=True)
     backend: Any = celery_app.backend
     backend.max_retries = 40

@@ -1,4 +1,4 @@
-"""Errors in how the service is put together, reported at start."""
+"""Configuration errors, reported at start."""
 
 
 class ConfigurationError(Exception):

@@ -15,11 +15,11 @@ REPLACED = {
     "Failed to cancel active request": "a request was not cancelled after the connection loss%.0s",
     "Task %(name)s[%(id)s] succeeded": "Task %(name)s[%(id)s] succeeded in %(runtime)ss",
 }
-"""Celery's texts that show arguments or results, by their start, and the texts instead of them; %.0s shows nothing."""
+"""Celery's log messages with arguments or results, by prefix, and their replacements; %.0s prints nothing."""
 
 
 def without_arguments(record: logging.LogRecord) -> bool:
-    """Replace a text of Celery that would show arguments or results of a task."""
+    """Replace a message of Celery that contains arguments or results of a task."""
     record.msg = next((text for start, text in REPLACED.items() if str(record.msg).startswith(start)), record.msg)
     return True
 

@@ -73,11 +73,7 @@ class Settings(BaseSettings):
 
 
 def read[S: BaseSettings](kind: type[S]) -> S:
-    """Return settings from the environment.
-
-    Raises:
-        SystemExit: a variable is missing or invalid; the message is one line without values.
-    """
+    """Return settings from the environment; exit with one line, without values, if a variable is missing or invalid."""
     try:
         return kind()
     except ValidationError as error:

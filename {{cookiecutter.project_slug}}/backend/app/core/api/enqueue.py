@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, Field, create_model
 from pydantic_core import PydanticUndefined
 
-from app.core.api.problems import responses
+from app.core.api.problems import COMMON
 from app.core.api.runs import TaskRun, execute
 from app.core.api.transaction import CurrentRelay
 from app.core.api.waiting import wait_for_end
@@ -31,11 +31,7 @@ class Accepted(BaseModel):
 
 def router(tasks: Iterable[RecordedTask[..., Any]]) -> APIRouter:
     """Return the endpoints of tasks: arguments are query parameters, or a JSON body if a query cannot express them."""
-    made = APIRouter(
-        prefix="/tasks",
-        tags=["tasks"],
-        responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
-    )
+    made = APIRouter(prefix="/tasks", tags=["tasks"], responses=COMMON)
     for task in tasks:
         if task.has_endpoint:
             made.add_api_route(
@@ -86,8 +82,8 @@ async def _enqueue(
 ) -> Accepted | TaskRun:
     arguments = Arguments.dump(values)
     wait = arguments.pop("wait", wait)
-    statement = history.enqueue(str(uuid4()), task.name, task.queue_name, arguments)
-    ((run_id,),) = await execute(statement)
+    run_id = str(uuid4())
+    await execute(history.enqueue(run_id, task.name, task.queue_name, arguments))
     relay.wake()
     if wait and (run := await wait_for_end(request, run_id, wait)):
         return run

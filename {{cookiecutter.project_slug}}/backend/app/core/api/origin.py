@@ -18,9 +18,6 @@ class CheckOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reject the request or pass it on; opening a WebSocket counts as an unsafe method."""
-        app = self.app
-        if scope["type"] != "lifespan" and (
-            rejected := rejection(scope.get("method", "WEBSOCKET"), Headers(scope=scope))
-        ):
-            app = problem_response(*rejected)
-        await app(scope, receive, send)
+        is_request = scope["type"] != "lifespan"
+        rejected = rejection(scope.get("method", "WEBSOCKET"), Headers(scope=scope)) if is_request else None
+        await (problem_response(*rejected) if rejected else self.app)(scope, receive, send)

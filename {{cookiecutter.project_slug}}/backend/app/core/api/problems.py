@@ -16,9 +16,6 @@ from app.core.database import is_unavailable
 
 logger = structlog.get_logger(__name__)
 
-UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeoutError)
-"""Exceptions raised while the database is unavailable."""
-
 
 class Problem(BaseModel):
     """A problem document: `title` is the same for every problem of a status, `detail` describes this one."""
@@ -35,19 +32,20 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     return {int(status): {"description": status.phrase, "content": content} for status in statuses}
 
 
+COMMON = responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the response with a problem document."""
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     return JSONResponse(problem.model_dump(), status, headers, media_type="application/problem+json")
 
 
-async def _http_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)  # noqa: S101 (registered for nothing else)
+async def _http_error(_request: Request, error: Any) -> JSONResponse:
     return problem_response(error.status_code, str(error.detail), dict(error.headers or {}))
 
 
-async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for nothing else)
+async def _validation_error(_request: Request, error: Any) -> JSONResponse:
     faults = (f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in error.errors())
     return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(faults))
 
@@ -81,6 +79,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(DataError, _data_error)
-    for error in (*UNAVAILABLE, InternalError):
+    for error in (OperationalError, InterfaceError, InternalError, PoolTimeoutError):
         app.add_exception_handler(error, _unavailable)
     app.add_exception_handler(Exception, _internal_error)

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import binascii
-import json
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Self
@@ -13,17 +11,13 @@ from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 from sqlalchemy import Executable, Row
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.core.api.problems import responses
+from app.core.api.problems import COMMON, responses
 from app.core.api.transaction import CurrentRelay
 from app.core.database import async_engine
 from app.core.tasks import history
 from app.core.tasks.history import UNFINISHED, State
 
-router = APIRouter(
-    prefix="/tasks",
-    tags=["tasks"],
-    responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
-)
+router = APIRouter(prefix="/tasks", tags=["tasks"], responses=COMMON)
 
 TIMEOUT = 10.0  # seconds that the database has to answer
 
@@ -75,20 +69,14 @@ class Cursor(BaseModel):
 
     def encode(self) -> str:
         """Return the cursor as URL-safe text."""
-        place = json.dumps([self.accepted_at.isoformat(), self.id])
-        return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+        return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Return the cursor that `encode` has written.
-
-        Raises:
-            HTTPException: 422, the text is something else.
-        """
+        """Return the cursor that `encode` has written; any other text is answered with 422."""
         try:
-            accepted_at, run_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            return cls(accepted_at=accepted_at, id=run_id)
-        except (binascii.Error, ValueError, TypeError, RecursionError) as error:
+            return cls.model_validate_json(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        except ValueError as error:
             message = "cursor: not a next_cursor of an earlier response"
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, message) from error
 
@@ -120,31 +108,25 @@ async def list_history(
 @router.get("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND))
 async def get_task(task_id: str) -> TaskRun:
     """Get a run."""
-    run = await _find(task_id)
-    if run is None:
-        raise _not_found(task_id)
-    return run
+    rows = await execute(history.find(task_id))
+    if not rows:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"task not found: {task_id}")
+    return TaskRun.of(rows[0])
 
 
 @router.delete("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
 async def revoke_task(task_id: str, relay: CurrentRelay) -> TaskRun:
     """Revoke a run: a pending one never starts, a running one is terminated."""
     revoked = await execute(history.revoke(task_id))
-    if revoked:
-        relay.wake()
-        return TaskRun.of(revoked[0])
-    run = await _find(task_id)
-    if run is None:
-        raise _not_found(task_id)
-    raise HTTPException(HTTPStatus.CONFLICT, f"task {task_id} has already ended: {run.state}")
+    if not revoked:
+        ended = await get_task(task_id)
+        raise HTTPException(HTTPStatus.CONFLICT, f"task {task_id} has already ended: {ended.state}")
+    relay.wake()
+    return TaskRun.of(revoked[0])
 
 
 async def execute(statement: Executable) -> list[Row[Any]]:
-    """Execute a statement in its own transaction and return its rows.
-
-    Raises:
-        sqlalchemy.exc.TimeoutError: the database does not answer in time.
-    """
+    """Execute a statement in its own transaction and return its rows; a timeout raises SQLAlchemy's `TimeoutError`."""
     try:
         async with asyncio.timeout(TIMEOUT), async_engine().begin() as connection:
             result = await connection.execute(statement)
@@ -154,20 +136,10 @@ async def execute(statement: Executable) -> list[Row[Any]]:
         raise PoolTimeoutError(message) from error
 
 
-def _not_found(task_id: str) -> HTTPException:
-    return HTTPException(HTTPStatus.NOT_FOUND, f"task not found: {task_id}")
-
-
-async def _find(run_id: str) -> TaskRun | None:
-    rows = await execute(history.find(run_id))
-    return TaskRun.of(rows[0]) if rows else None
-
-
 async def _page(limit: int, cursor: str | None, **filters: Any) -> Page:
     place = Cursor.decode(cursor) if cursor is not None else None
     before = (place.accepted_at, place.id) if place else None
     rows = await execute(history.page(**filters, before=before, limit=limit + 1))
     runs = [TaskRun.of(row) for row in rows[:limit]]
-    more = len(rows) > limit
-    last = Cursor(accepted_at=runs[-1].accepted_at, id=runs[-1].task_id).encode() if more else None
+    last = Cursor(accepted_at=runs[-1].accepted_at, id=runs[-1].task_id).encode() if len(rows) > limit else None
     return Page(tasks=runs, next_cursor=last)

@@ -20,7 +20,7 @@ _poller: asyncio.Task[None] | None = None
 
 
 async def wait_for_end(request: Request, run_id: str, seconds: float) -> TaskRun | None:
-    """Return the run if it ends within so many seconds, and before the client disconnects or the server stops."""
+    """Return the run if it ends within `seconds`, and before the client disconnects or the server stops."""
     global _poller  # noqa: PLW0603 (one per process)
     end: asyncio.Future[Any] = asyncio.Future()
     _waiters[end] = (run_id, time.monotonic())

@@ -16,13 +16,10 @@ from app.core.monitor import handlers, queue_states
 from app.core.monitor.events import ObservedEvents
 from app.core.origin import rejection
 
-METRICS_PORT = 5556
-"""Port of the Prometheus metrics, without authentication; docker-compose.yml does not publish it."""
-
+METRICS_PORT = 5556  # without authentication; docker-compose.yml does not publish it
 SAMPLE_INTERVAL = 5  # seconds
-
 INSERTIONS = {"base.html": ("</head>", "stylesheet.html"), "navbar.html": ("</ul>", "link.html")}
-"""Flower's templates that are extended: the text before which one of our files is inserted."""
+"""Flower's templates that are extended: the text before which a file is inserted, and the file."""
 
 
 class Application(Flower):
@@ -47,7 +44,7 @@ class Application(Flower):
 
     @override
     def start_http_server(self) -> Any:
-        web.Application([("/metrics", Metrics, {"flower": self})]).listen(METRICS_PORT)
+        web.Application([("/metrics", Metrics)], flower=self).listen(METRICS_PORT)
         return super().start_http_server()
 
     @override
@@ -127,12 +124,8 @@ class Templates(template.Loader):
 class Metrics(web.RequestHandler):
     """Flower's metrics and the queue metrics; Flower's own `/metrics` has no authentication."""
 
-    def initialize(self, flower: Flower) -> None:
-        """Set the application."""
-        self.flower = flower
-
     def get(self) -> None:
         """Return the metrics in Prometheus' text format."""
-        self.flower.purge_offline_worker_metrics()
+        self.settings["flower"].purge_offline_worker_metrics()
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.write(generate_latest())

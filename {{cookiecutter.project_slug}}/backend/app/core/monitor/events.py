@@ -1,7 +1,6 @@
 """Event receiver that updates the dashboard's statistics."""
 
 import time
-from functools import partial
 from typing import Any
 
 from celery.states import READY_STATES
@@ -22,7 +21,7 @@ class ObservedEvents(Events):
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Pass an event from the receiver's thread to the event loop."""
-        self.io_loop.add_callback(partial(self._apply, event))
+        self.io_loop.add_callback(self._apply, event)
 
     def _apply(self, event: dict[str, Any]) -> None:
         known = self.state.tasks.data.get(event.get("uuid"))

@@ -39,11 +39,7 @@ class DashboardData(BaseApiHandler):
 
     @authenticated
     def get(self) -> None:
-        """Return the statistics of a period.
-
-        Raises:
-            HTTPError: 400 for an invalid number of minutes, 404 for an unknown task or worker.
-        """
+        """Return the statistics of a period; 400 if its length is invalid, 404 if the task or worker is unknown."""
         minutes = self.get_argument("minutes", SHORTEST, type=int)
         if not SHORTEST <= minutes <= LONGEST:
             raise HTTPError(400, f"minutes: {minutes} is invalid (use a whole number from {SHORTEST} to {LONGEST})")

@@ -32,15 +32,12 @@ def parse(response: Iterable[Mapping[str, Any]]) -> dict[str, QueueState]:
     found = {queue["name"]: queue for queue in response}
     if not found:  # the broker always has the dead-letter queue
         return {}
-    missing = {"messages_ready": 0, "consumers": 0}
-    states = {name: found.get(name, missing) for name in names()}
-    return {
-        name: QueueState(
-            ready=state.get("messages_ready", 0),
-            consumers=None if name == queues.DEAD_LETTERS else state.get("consumers"),
-        )
-        for name, state in states.items()
-    }
+    states = {}
+    for name in names():
+        queue = found.get(name, {"consumers": 0})
+        consumers = None if name == queues.DEAD_LETTERS else queue.get("consumers")
+        states[name] = QueueState(queue.get("messages_ready", 0), consumers)
+    return states
 
 
 def export(states: Mapping[str, QueueState]) -> None:

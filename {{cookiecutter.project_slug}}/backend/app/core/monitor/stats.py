@@ -5,7 +5,7 @@ cost of a report is independent of the number of tasks in Flower's memory.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,18 +13,13 @@ from typing import Any, Self
 from app.core.monitor.queue_states import QueueState
 from app.core.tasks.queues import DEAD_LETTERS
 
-SHORTEST, LONGEST = 5, 1440
-"""Limits of the reported period, in minutes."""
-
-POINTS = 180
-"""Maximum number of points in a chart."""
-
-MAX_SERIES = 50
-"""Maximum number of task and worker pairs that a bucket tracks separately; the rest are grouped as "other"."""
-
+SHORTEST, LONGEST = 5, 1440  # limits of the reported period, in minutes
+POINTS = 180  # maximum number of points in a chart
+MAX_SERIES = 50  # maximum number of task and worker pairs that a bucket tracks separately; the rest are OTHER
 OTHER = "other"
-
 _GROWTH = math.log(1.05)  # runtimes are counted in bins, each 5 % wider than the one before
+
+type Pair = tuple[str, str]  # a task and a worker
 
 _OUTCOMES = {"SUCCESS": "succeeded", "FAILURE": "failed"}
 _ACTIVE_STATES = {"STARTED", "PROGRESS"}
@@ -38,7 +33,7 @@ class Count:
     failed: int = 0
     retried: int = 0
     seconds: float = 0.0
-    bins: dict[int, int] = field(default_factory=dict)
+    bins: Counter[int] = field(default_factory=Counter)
 
     def add(self, other: Self) -> None:
         """Add another count."""
@@ -46,33 +41,15 @@ class Count:
         self.failed += other.failed
         self.retried += other.retried
         self.seconds += other.seconds
-        for each, times in other.bins.items():
-            self.bins[each] = self.bins.get(each, 0) + times
+        self.bins.update(other.bins)
 
     def observe_runtime(self, seconds: float) -> None:
         """Count a runtime."""
         self.seconds += seconds
-        each = math.ceil(math.log(max(seconds, 1e-4)) / _GROWTH)
-        self.bins[each] = self.bins.get(each, 0) + 1
+        self.bins[math.ceil(math.log(max(seconds, 1e-4)) / _GROWTH)] += 1
 
-    @property
-    def ended(self) -> int:
-        """Number of tasks that ended."""
-        return self.succeeded + self.failed
-
-    @property
-    def success_rate(self) -> float | None:
-        """Share of successes, from 0 to 1; None if no task ended."""
-        return self.succeeded / self.ended if self.ended else None
-
-    @property
-    def average_runtime(self) -> float | None:
-        """Average in seconds; None if no task succeeded."""
-        return self.seconds / self.succeeded if self.succeeded else None
-
-    @property
     def p95_runtime(self) -> float | None:
-        """95th percentile in seconds, accurate to 5 %; None if no task succeeded."""
+        """Return the 95th percentile in seconds, accurate to 5 %; None if no task succeeded."""
         seen = 0
         for each in sorted(self.bins):
             seen += self.bins[each]
@@ -82,16 +59,16 @@ class Count:
 
     def summary(self, seconds: float) -> dict[str, float | None]:
         """Return the API's representation of a count over a period of `seconds`."""
-        rate = self.success_rate
+        ended = self.succeeded + self.failed
         return {
             "succeeded": self.succeeded,
             "failed": self.failed,
             "retried": self.retried,
-            "throughput": self.ended / seconds,
-            "success_rate": rate,
-            "failure_rate": None if rate is None else 1 - rate,
-            "average_runtime": self.average_runtime,
-            "p95_runtime": self.p95_runtime,
+            "throughput": ended / seconds,
+            "success_rate": self.succeeded / ended if ended else None,
+            "failure_rate": self.failed / ended if ended else None,
+            "average_runtime": self.seconds / self.succeeded if self.succeeded else None,
+            "p95_runtime": self.p95_runtime(),
         }
 
 
@@ -99,10 +76,8 @@ class Count:
 class Bucket:
     """Counts over a short interval, and the last sample in it."""
 
-    counts: dict[tuple[str, str], Count] = field(default_factory=dict)
-    """By task and worker."""
-    active: Counter[tuple[str, str]] | None = None
-    """Running tasks, by task and worker; None without a sample."""
+    counts: dict[Pair, Count] = field(default_factory=dict)
+    active: Counter[Pair] | None = None  # running tasks; None without a sample
     queued: int | None = None
 
 
@@ -119,14 +94,13 @@ class Series:
         number = int(time // self.length)
         if number not in self._buckets:
             self._buckets[number] = Bucket()
-            newest = max(self._buckets)
-            for old in [each for each in self._buckets if each < newest - self.size]:
-                del self._buckets[old]
+            oldest = max(self._buckets) - self.size
+            self._buckets = {each: bucket for each, bucket in self._buckets.items() if each >= oldest}
         return self._buckets.get(number) or Bucket()
 
-    def between(self, start: float, end: float) -> Iterator[Bucket]:
+    def between(self, start: int, end: int) -> Iterator[Bucket]:
         """Yield the buckets of a period, without the empty ones."""
-        numbers = range(int(start // self.length), int(end // self.length))
+        numbers = range(start // self.length, end // self.length)
         return (self._buckets[number] for number in numbers if number in self._buckets)
 
 
@@ -136,7 +110,7 @@ class Stats:
     def __init__(self) -> None:
         self._fine = Series(5, 720)
         self._coarse = Series(60, LONGEST)
-        self._active: dict[str, tuple[str, str]] = {}
+        self._active: dict[str, Pair] = {}
         self._queues: dict[str, QueueState] = {}
         self.tasks: set[str] = set()
         self.workers: set[str] = set()
@@ -171,7 +145,7 @@ class Stats:
             bucket.active = Counter(self._active_on(alive))
             bucket.queued = self._queued()
 
-    def _active_on(self, alive: Set[str]) -> list[tuple[str, str]]:
+    def _active_on(self, alive: Set[str]) -> list[Pair]:
         return [key for key in self._active.values() if key[1] in alive]
 
     def _queued(self) -> int | None:
@@ -199,59 +173,55 @@ class Stats:
         """
         source = self._fine if minutes * 60 <= self._fine.length * self._fine.size else self._coarse
         step = math.ceil(minutes * 60 / POINTS / source.length) * source.length
-        end = now // source.length * source.length
+        end = int(now // source.length) * source.length
         start = end - math.ceil(minutes * 60 / step) * step
 
-        def selected(key: tuple[str, str]) -> bool:
+        def selected(key: Pair) -> bool:
             return task in (None, key[0]) and worker in (None, key[1])
 
-        pairs: dict[tuple[str, str], Count] = {}
+        pairs: defaultdict[Pair, Count] = defaultdict(Count)
         points: list[dict[str, Any]] = []
-        time = start
-        while time < end:
-            counts: dict[tuple[str, str], Count] = {}
+        for time in range(start, end, step):
+            counts: defaultdict[Pair, Count] = defaultdict(Count)
             active = queued = None
             for bucket in source.between(time, time + step):
                 for key, count in bucket.counts.items():
-                    counts.setdefault(key, Count()).add(count)
+                    counts[key].add(count)
                 if bucket.active is not None:
                     active = sum(times for key, times in bucket.active.items() if selected(key))
                     queued = bucket.queued
             for key, count in counts.items():
-                pairs.setdefault(key, Count()).add(count)
+                pairs[key].add(count)
             point = _sum(count for key, count in counts.items() if selected(key))
             points.append({"time": time + step, **point.summary(step), "active": active, "queued": queued})
-            time += step
+        totals = {key: count for key, count in pairs.items() if selected(key)}
         running = [key for key in self._active_on(alive) if selected(key)]
         span = end - start
 
         def rows(part: int, names: Set[str]) -> dict[str, dict[str, Any]]:
             active = Counter(key[part] for key in running)
-            return {
-                name: {
-                    **_sum(count for key, count in pairs.items() if key[part] == name and selected(key)).summary(span),
-                    "active": active[name],
-                }
-                for name in sorted({*names, *active, *(key[part] for key in pairs)})
-            }
+            found: dict[str, dict[str, Any]] = {}
+            for name in sorted({*names, *active, *(key[part] for key in pairs)}):
+                total = _sum(count for key, count in totals.items() if key[part] == name)
+                found[name] = {**total.summary(span), "active": active[name]}
+            return found
 
         workers = rows(1, alive)
         for name, row in workers.items():
             row["online"] = None if name == OTHER else name in alive
-        total = _sum(count for key, count in pairs.items() if selected(key))
-        dead_letters = self._queues.get(DEAD_LETTERS)
+        ready = {name: state.ready for name, state in self._queues.items()}
         return {
             "minutes": minutes,
             "step": step,
             "task": task,
             "worker": worker,
             "total": {
-                **total.summary(span),
+                **_sum(totals.values()).summary(span),
                 "active": len(running),
                 "queued": self._queued(),
-                "dead_letters": dead_letters.ready if dead_letters else None,
+                "dead_letters": ready.get(DEAD_LETTERS),
             },
-            "queues": {name: state.ready for name, state in self._queues.items()},
+            "queues": ready,
             "consumers": {name: state.consumers for name, state in self._queues.items()},
             "tasks": rows(0, set()),
             "workers": workers,

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, create_model
+from pydantic.json_schema import JsonSchemaMode
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from app.core.errors import ConfigurationError
 
-RESERVED = {"wait"}
-"""Names of query parameters of the API that are not arguments."""
-
+RESERVED = {"wait"}  # query parameters of the API that are not arguments
 SCALARS = {"string", "integer", "number", "boolean", "null"}
 
 
@@ -28,17 +27,11 @@ class Arguments(BaseModel):
         Raises:
             pydantic.ValidationError: an argument is missing, unknown or invalid.
         """
-        validated = cls.model_validate(cls.named(args, kwargs), by_alias=True, by_name=True)
-        return {name: getattr(validated, name) for name in cls.model_fields}
+        return dict(cls.model_validate(cls.named(args, kwargs), by_alias=True, by_name=True))
 
     @classmethod
     def encode(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of a call by name, validated and as JSON.
-
-        Raises:
-            pydantic.ValidationError: an argument is missing, unknown or invalid.
-            ValueError: PostgreSQL cannot store a value.
-        """
+        """Return the arguments of a call by name, validated and as JSON; raises as `parse` and `to_json`."""
         validated = cls.model_validate(cls.named(args, kwargs), by_alias=True, by_name=True)
         encoded: dict[str, Any] = to_json(validated.dump())
         return encoded
@@ -83,8 +76,7 @@ def arguments_of(function: Callable[..., Any], context: type) -> type[Arguments]
     """Return the model of a task's arguments: the parameters of `function` after the first, which is a `context`.
 
     Raises:
-        ConfigurationError: a parameter has no type, a reserved name or a type without a JSON form, or the returned
-            type has none; or the first is not a `context`.
+        ConfigurationError: the first parameter is not a `context`, or another parameter or the result is invalid.
     """
     try:
         signature = inspect.signature(function, eval_str=True)
@@ -96,27 +88,19 @@ def arguments_of(function: Callable[..., Any], context: type) -> type[Arguments]
     fields: dict[str, Any] = {}
     for parameter in parameters:
         if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
-            problem = f"argument {parameter} cannot be passed by name (use a list or a dict)"
-            raise invalid(function, problem)
+            raise invalid(function, f"argument {parameter} cannot be passed by name (use a list or a dict)")
         if parameter.name in RESERVED or parameter.name.startswith("_") or hasattr(Arguments, parameter.name):
             raise invalid(function, f"argument {parameter.name}: the name is reserved (rename it)")
         if parameter.annotation is parameter.empty:
             raise invalid(function, f"argument {parameter.name} has no type (annotate it)")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (parameter.annotation, default)
-        try:
-            schema = TypeAdapter(parameter.annotation).json_schema()
-        except PydanticUserError as error:
-            problem = f"argument {parameter.name}: {_first_line(error)} (use a type with a JSON form)"
-            raise invalid(function, problem) from None
+        schema = _json_schema(function, f"argument {parameter.name}", parameter.annotation, "validation")
         if '"writeOnly": true' in json.dumps(schema):
             problem = f"argument {parameter.name}: a secret would be stored as asterisks (read it from the settings)"
             raise invalid(function, problem)
     if signature.return_annotation not in {signature.empty, Any}:
-        try:
-            TypeAdapter(signature.return_annotation).json_schema(mode="serialization")
-        except PydanticUserError as error:
-            raise invalid(function, f"result: {_first_line(error)} (return a type with a JSON form)") from None
+        _json_schema(function, "result", signature.return_annotation, "serialization")
     return create_model(function.__name__, __base__=Arguments, **fields)
 
 
@@ -126,8 +110,12 @@ def invalid(function: Callable[..., Any], problem: str) -> ConfigurationError:
     return ConfigurationError(f"{file}.py: task {function.__name__}: {problem}")
 
 
-def _first_line(error: PydanticUserError) -> str:
-    return str(error.message).splitlines()[0].rstrip(".")
+def _json_schema(function: Callable[..., Any], subject: str, annotation: Any, mode: JsonSchemaMode) -> dict[str, Any]:
+    try:
+        return TypeAdapter(annotation).json_schema(mode=mode)
+    except PydanticUserError as error:
+        reason = str(error.message).splitlines()[0].rstrip(".")
+        raise invalid(function, f"{subject}: {reason} (use a type with a JSON form)") from None
 
 
 def to_json(value: Any) -> Any:

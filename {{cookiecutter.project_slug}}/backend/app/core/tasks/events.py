@@ -13,9 +13,8 @@ from app.core.celery import celery_app
 
 logger = structlog.get_logger(__name__)
 
-TIMEOUT = 2.0
-PAUSE = 30.0
-"""Seconds without events after a failure, so that an unresponsive broker does not slow down a task."""
+TIMEOUT = 2.0  # seconds
+PAUSE = 30.0  # seconds without events after a failure: an unresponsive broker must not slow down tasks
 
 _paused_until = 0.0
 

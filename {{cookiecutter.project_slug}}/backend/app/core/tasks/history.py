@@ -12,29 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    DateTime,
-    Enum,
-    Index,
-    Integer,
-    Select,
-    String,
-    Table,
-    Text,
-    Update,
-    case,
-    column,
-    func,
-    insert,
-    literal,
-    null,
-    select,
-    table,
-    tuple_,
-    update,
-)
+import sqlalchemy as sa
+from sqlalchemy import case, func, insert, literal, null, select, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.dml import ReturningInsert
@@ -66,47 +45,49 @@ class OutboxAction(StrEnum):
     REVOKE = "revoke"
 
 
-def _enum(values: type[StrEnum]) -> Enum:
-    return Enum(values, native_enum=False, length=16, values_callable=lambda members: [str(each) for each in members])
+def _enum(kind: type[StrEnum]) -> sa.Enum:
+    return sa.Enum(kind, native_enum=False, length=16, values_callable=lambda members: [str(each) for each in members])
 
 
-runs = Table(
+_time = sa.DateTime(timezone=True)
+
+runs = sa.Table(
     "task_runs",
     Base.metadata,
-    Column("id", String(255), primary_key=True, comment="Celery's task id"),
-    Column("name", String(255), nullable=False),
-    Column("queue", String(255), nullable=False),
-    Column("arguments", JSONB, nullable=False, comment="argument by name"),
-    Column("state", _enum(State), nullable=False),
-    Column("result", JSONB),
-    Column("error", Text, comment="type and message of the last exception"),
-    Column("traceback", Text),
-    Column("progress", JSONB, comment='{"done": number, "total": number}'),
-    Column("attempts", Integer, nullable=False, server_default="0", comment="number of starts"),
-    Column("retries", Integer, nullable=False, server_default="0", comment="of the newest message"),
-    Column("losses", Integer, nullable=False, server_default="0", comment="attempts whose worker was lost"),
-    Column("worker", String(255), comment="Celery node name"),
-    Column("owner", Integer, comment="worker process of the last attempt, by its advisory lock"),
-    Column("deadline", DateTime(timezone=True), comment="latest end of the last attempt"),
-    Column("message", JSONB, comment="chain, callbacks and the like of its message"),
-    Column("outbox_action", _enum(OutboxAction), comment="message for the relay to send"),
-    Column("publish_count", Integer, nullable=False, server_default="0"),
-    Column("accepted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("publish_at", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="no earlier"),
-    Column("published_at", DateTime(timezone=True)),
-    Column("started_at", DateTime(timezone=True), comment="of the last attempt"),
-    Column("next_try_at", DateTime(timezone=True)),
-    Column("ended_at", DateTime(timezone=True)),
+    sa.Column("id", sa.String(255), primary_key=True, comment="Celery's task id"),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("queue", sa.String(255), nullable=False),
+    sa.Column("arguments", JSONB, nullable=False, comment="argument by name"),
+    sa.Column("state", _enum(State), nullable=False),
+    sa.Column("result", JSONB),
+    sa.Column("error", sa.Text, comment="type and message of the last exception"),
+    sa.Column("traceback", sa.Text),
+    sa.Column("progress", JSONB, comment='{"done": number, "total": number}'),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0", comment="number of starts"),
+    sa.Column("retries", sa.Integer, nullable=False, server_default="0", comment="of the newest message"),
+    sa.Column("losses", sa.Integer, nullable=False, server_default="0", comment="attempts whose worker was lost"),
+    sa.Column("worker", sa.String(255), comment="Celery node name"),
+    sa.Column("owner", sa.Integer, comment="worker process of the last attempt, by its advisory lock"),
+    sa.Column("deadline", _time, comment="latest end of the last attempt"),
+    sa.Column("message", JSONB, comment="chain, callbacks and the like of its message"),
+    sa.Column("outbox_action", _enum(OutboxAction), comment="message for the relay to send"),
+    sa.Column("publish_count", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("accepted_at", _time, nullable=False, server_default=func.now()),
+    sa.Column("publish_at", _time, nullable=False, server_default=func.now(), comment="no earlier"),
+    sa.Column("published_at", _time),
+    sa.Column("started_at", _time, comment="of the last attempt"),
+    sa.Column("next_try_at", _time),
+    sa.Column("ended_at", _time),
 )
 
 TWO_KEYS = 2  # https://www.postgresql.org/docs/current/view-pg-locks.html
 
-_locks = table("pg_locks", column("locktype"), column("classid"), column("objid"), column("objsubid"), column("pid"))
+_locks = sa.table("pg_locks", *map(sa.column, ("locktype", "classid", "objid", "objsubid", "pid")))
 _owner_locks = (_locks.c.locktype == "advisory") & (_locks.c.objsubid == TWO_KEYS) & (_locks.c.classid == OWNER_LOCKS)
 
-Index(None, runs.c.accepted_at, runs.c.id)
-Index(None, runs.c.state, runs.c.accepted_at, runs.c.id)
-Index("ix_task_runs_outbox", runs.c.publish_at, postgresql_where=runs.c.outbox_action.is_not(None))
+sa.Index(None, runs.c.accepted_at, runs.c.id)
+sa.Index(None, runs.c.state, runs.c.accepted_at, runs.c.id)
+sa.Index("ix_task_runs_outbox", runs.c.publish_at, postgresql_where=runs.c.outbox_action.is_not(None))
 
 
 # ---- the API -----------------------------------------------------------------------------------------------------
@@ -114,21 +95,11 @@ Index("ix_task_runs_outbox", runs.c.publish_at, postgresql_where=runs.c.outbox_a
 
 def enqueue(run_id: str, name: str, queue: str, arguments: Mapping[str, Any]) -> ReturningInsert[str]:
     """Insert a run for the relay to publish; returns its id."""
-    return (
-        insert(runs)
-        .values(
-            id=run_id,
-            name=name,
-            queue=queue,
-            arguments=arguments,
-            state=State.PENDING,
-            outbox_action=OutboxAction.PUBLISH,
-        )
-        .returning(runs.c.id)
-    )
+    run = {"id": run_id, "name": name, "queue": queue, "arguments": arguments}
+    return insert(runs).values(**run, state=State.PENDING, outbox_action=OutboxAction.PUBLISH).returning(runs.c.id)
 
 
-def find(run_id: str) -> Select[Any]:
+def find(run_id: str) -> sa.Select[Any]:
     """Select the row of a run."""
     return select(runs).where(runs.c.id == run_id)
 
@@ -141,7 +112,7 @@ def page(
     since: datetime | None = None,
     before: tuple[datetime, str] | None = None,
     limit: int,
-) -> Select[Any]:
+) -> sa.Select[Any]:
     """Select up to `limit` rows, newest first, older than the (`accepted_at`, `id`) of `before`."""
     statement = select(runs).order_by(runs.c.accepted_at.desc(), runs.c.id.desc()).limit(limit)
     if states:
@@ -157,7 +128,7 @@ def page(
     return statement
 
 
-def revoke(run_id: str) -> Update:
+def revoke(run_id: str) -> sa.Update:
     """End an unfinished run as REVOKED; returns its row. Workers are informed only if it has been published."""
     never_published = runs.c.outbox_action.is_not_distinct_from(OutboxAction.PUBLISH) & (runs.c.attempts == 0)
     return (
@@ -177,19 +148,10 @@ def revoke(run_id: str) -> Update:
 # ---- the relay ---------------------------------------------------------------------------------------------------
 
 
-def pending_messages(limit: int) -> Select[Any]:
+def pending_messages(limit: int) -> sa.Select[Any]:
     """Select up to `limit` due rows with an outbox action, oldest first, and lock them for the transaction."""
     return (
-        select(
-            runs.c.id,
-            runs.c.name,
-            runs.c.queue,
-            runs.c.arguments,
-            runs.c.retries,
-            runs.c.message,
-            runs.c.state,
-            runs.c.outbox_action,
-        )
+        select(*runs.c["id", "name", "queue", "arguments", "retries", "message", "state", "outbox_action"])
         .where(runs.c.outbox_action.is_not(None), runs.c.publish_at <= func.now())
         .order_by(runs.c.publish_at)
         .limit(limit)
@@ -197,7 +159,7 @@ def pending_messages(limit: int) -> Select[Any]:
     )
 
 
-def published(run_ids: Sequence[str]) -> Update:
+def published(run_ids: Sequence[str]) -> sa.Update:
     """Record that the broker has confirmed the messages of these runs."""
     is_parked = runs.c.state == State.STARTED
     return (
@@ -211,37 +173,34 @@ def published(run_ids: Sequence[str]) -> Update:
     )
 
 
-def postpone(run_ids: Sequence[str], delay: timedelta) -> Update:
+def postpone(run_ids: Sequence[str], delay: timedelta) -> sa.Update:
     """Publish these runs later, so that messages the broker refuses do not hold up the others."""
     return update(runs).where(runs.c.id.in_(run_ids)).values(publish_at=func.now() + delay)
 
 
-def terminate_overdue() -> Select[bool]:
+def terminate_overdue() -> sa.Select[bool]:
     """End the sessions of worker processes whose runs are past their deadline: they may hold locks on the rows."""
     owners = select(runs.c.owner).where(_is_overdue())
     return select(func.pg_terminate_backend(_locks.c.pid)).where(_owner_locks, _locks.c.objid.in_(owners))
 
 
-def requeue_overdue() -> Update:
+def requeue_overdue() -> sa.Update:
     """Requeue running attempts that are past their deadline: the process is dead, frozen or cut off."""
     return (
         update(runs)
         .where(_is_overdue())
         .values(
-            state=State.PENDING,
-            losses=runs.c.losses + 1,
-            outbox_action=OutboxAction.PUBLISH,
-            publish_at=func.now(),
+            state=State.PENDING, losses=runs.c.losses + 1, outbox_action=OutboxAction.PUBLISH, publish_at=func.now()
         )
         .returning(runs.c.id)
     )
 
 
-def _is_overdue() -> ColumnElement[bool]:
+def _is_overdue() -> sa.ColumnElement[bool]:
     return (runs.c.state == State.STARTED) & (runs.c.deadline < func.now())
 
 
-def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: int) -> Update:
+def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: int) -> sa.Update:
     """Requeue runs of a queue whose message was lost; returns the id and the new state of each.
 
     A queue is first in, first out. So a message is lost if the queue is `empty`, or now delivers a message that was
@@ -327,7 +286,7 @@ def claim(
     ).returning(runs.c.attempts, runs.c.losses)
 
 
-def park(run_id: str, delay: timedelta) -> Update:
+def park(run_id: str, delay: timedelta) -> sa.Update:
     """Publish a running run again later: its message was redelivered, but its worker process is alive."""
     return (
         update(runs)
@@ -337,13 +296,13 @@ def park(run_id: str, delay: timedelta) -> Update:
     )
 
 
-def excuse(run_ids: Sequence[str], worker: str) -> Update:
+def excuse(run_ids: Sequence[str], worker: str) -> sa.Update:
     """Not count the end of these attempts as a loss: their worker stops, or has lost the broker, and ends them."""
     is_attempt = (runs.c.state == State.STARTED) & (runs.c.worker == worker)
     return update(runs).where(runs.c.id.in_(run_ids), is_attempt).values(losses=runs.c.losses - 1)
 
 
-def _attempt(run_id: str, attempt: int) -> Update:
+def _attempt(run_id: str, attempt: int) -> sa.Update:
     """Update a run on behalf of its current attempt only; returns its id."""
     return (
         update(runs)
@@ -352,12 +311,12 @@ def _attempt(run_id: str, attempt: int) -> Update:
     )
 
 
-def progress(run_id: str, attempt: int, done: float, total: float) -> Update:
+def progress(run_id: str, attempt: int, done: float, total: float) -> sa.Update:
     """Record the progress of an attempt."""
     return _attempt(run_id, attempt).values(progress={"done": done, "total": total})
 
 
-def retry(run_id: str, attempt: int, *, retries: int, error: str, traceback: str, countdown: float) -> Update:
+def retry(run_id: str, attempt: int, *, retries: int, error: str, traceback: str, countdown: float) -> sa.Update:
     """Record a failed attempt; the message with `retries` starts the next in `countdown` seconds."""
     return _attempt(run_id, attempt).values(
         state=State.RETRY,
@@ -370,7 +329,7 @@ def retry(run_id: str, attempt: int, *, retries: int, error: str, traceback: str
     )
 
 
-def succeed(run_id: str, attempt: int, result: Any) -> Update:
+def succeed(run_id: str, attempt: int, result: Any) -> sa.Update:
     """End a run as SUCCESS, and clear the error of earlier attempts.
 
     In the transaction of a task's session, PostgreSQL ends a session that does not commit within 15 s: the process is
@@ -384,12 +343,12 @@ def succeed(run_id: str, attempt: int, result: Any) -> Update:
     )
 
 
-def fail(run_id: str, attempt: int, error: str, traceback: str | None) -> Update:
+def fail(run_id: str, attempt: int, error: str, traceback: str | None) -> sa.Update:
     """End a run as FAILURE."""
     return _attempt(run_id, attempt).values(state=State.FAILURE, error=error, traceback=traceback, ended_at=func.now())
 
 
-def finish_externally(run_id: str, worker: str, state: State, error: str | None = None) -> Update:
+def finish_externally(run_id: str, worker: str, state: State, error: str | None = None) -> sa.Update:
     """End a run whose process on this worker was killed (a hard time limit, a revocation in Flower)."""
     elsewhere = (runs.c.state == State.STARTED) & (runs.c.worker != worker)
     return (

@@ -6,13 +6,12 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any
 
-CANCEL_TIMEOUT = 10.0
-"""Seconds that a cancelled task has to end, before the process goes on without it."""
+CANCEL_TIMEOUT = 10.0  # seconds that a cancelled task has to end, before the process continues without it
 
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """Return the loop of this process, running in a thread of its own.
+    """Return the loop of this process, which runs in its own thread.
 
     Celery raises the soft time limit in the main thread; a loop that ran there would be left in an undefined state.
     """

@@ -13,16 +13,11 @@ DEFAULT: str = celery_app.conf.task_default_queue
 EXCHANGE: str = celery_app.conf.task_default_exchange
 DEAD_LETTERS = "dead-letters"
 RESERVED = {DEAD_LETTERS, "celeryev"}
-ARGUMENTS = {"x-queue-type": "quorum"}
-"""Arguments of every declaration; a queue that exists with others is an error (PRECONDITION_FAILED)."""
+ARGUMENTS = {"x-queue-type": "quorum"}  # a declaration fails if the queue exists with others (PRECONDITION_FAILED)
 
 
 def define(names: Sequence[str]) -> None:
-    """Set the list of queues, before any of them is used.
-
-    Raises:
-        ConfigurationError: the default queue is missing, or a name is empty, reserved or there twice.
-    """
+    """Set the list of queues, before any of them is used; raises `ConfigurationError` if it is invalid."""
     place = "app/features/queues.py"
     if DEFAULT not in names:
         message = f'{place}: the default queue is missing (add "{DEFAULT}" to QUEUES)'
@@ -45,11 +40,7 @@ def names() -> list[str]:
 
 
 def selected(selection: str) -> list[str]:
-    """Return the queues that `WORKER_QUEUES` selects: names separated by commas, or nothing for all of them.
-
-    Raises:
-        ConfigurationError: a queue is unknown.
-    """
+    """Return the queues that `WORKER_QUEUES` lists, none for all; raises `ConfigurationError` if one is unknown."""
     listed = [name.strip() for name in selection.split(",") if name.strip()]
     if unknown := sorted(set(listed) - set(names())):
         message = f"WORKER_QUEUES: unknown queue {', '.join(unknown)} (choose from {', '.join(names())})"

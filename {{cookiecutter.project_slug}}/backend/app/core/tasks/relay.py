@@ -19,7 +19,6 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from aio_pika.exceptions import DeliveryError
 from celery.events import Event, event_exchange
 from celery.utils.nodenames import anon_nodename
-from kombu.serialization import dumps
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -56,12 +55,7 @@ class Relay:
         self._wake.set()
 
     async def consumers(self) -> dict[str, int]:
-        """Return the number of consumers of each queue.
-
-        Raises:
-            ConnectionError: there is no connection to the broker.
-            aio_pika.exceptions.AMQPError: the broker refuses.
-        """
+        """Return the number of consumers of each queue; raises `ConnectionError` or `AMQPError` without the broker."""
         if self._connection is None or self._connection.is_closed:
             message = "no connection to the broker"
             raise ConnectionError(message)
@@ -201,59 +195,53 @@ def message(row: Row[Any]) -> aio_pika.Message:
         ValueError: the message is larger than the broker accepts.
     """
     kept = row.message or {}
-    made = celery_app.amqp.create_task_message(row.id, row.name, kwargs=row.arguments, retries=row.retries, **kept)
-    content_type, content_encoding, body = dumps(made.body, serializer="json")
-    if len(encoded := body.encode()) > MESSAGE_LIMIT:
-        problem = f"arguments: {len(encoded)} bytes (store large data elsewhere; a message has up to {MESSAGE_LIMIT})"
-        raise ValueError(problem)
+    made = _celery_message(row, **kept)
     parked = {PARKED_HEADER: True} if row.state is State.STARTED else {}
-    return aio_pika.Message(
-        encoded,
-        headers={**made.headers, **parked},
-        content_type=content_type,
-        content_encoding=content_encoding,
+    ours = _json_message(
+        made.body,
+        {**made.headers, **parked},
         correlation_id=row.id,
         reply_to=kept.get("reply_to"),
         priority=kept.get("priority"),
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
     )
+    if (size := ours.body_size) > MESSAGE_LIMIT:
+        problem = f"arguments: {size} bytes (store large data elsewhere; a message has up to {MESSAGE_LIMIT})"
+        raise ValueError(problem)
+    return ours
 
 
 def revocation(run_ids: Sequence[str]) -> aio_pika.Message:
     """Return the control message that `celery_app.control.revoke` broadcasts to terminate runs."""
     arguments = {"task_id": run_ids, "terminate": True, "signal": "SIGTERM"}
     command = {"method": "revoke", "arguments": arguments, "destination": None, "pattern": None, "matcher": None}
-    return aio_pika.Message(
-        json.dumps(command).encode(),
-        headers={"clock": app.clock.forward(), "expires": 0},
-        content_type="application/json",
-        content_encoding="utf-8",
-    )
+    return _json_message(command, {"clock": app.clock.forward(), "expires": 0})
 
 
 def sent_events(rows: Sequence[Row[Any]]) -> aio_pika.Message:
     """Return Celery's task-sent events for these runs: Flower shows them as PENDING."""
-    events = []
-    for row in rows:
-        made = celery_app.amqp.create_task_message(
-            row.id, row.name, kwargs=row.arguments, retries=row.retries, create_sent_event=True
+    sender = anon_nodename()
+    events = [
+        Event(
+            "task-sent",
+            hostname=sender,
+            utcoffset=0,
+            pid=os.getpid(),
+            clock=app.clock.forward(),
+            queue=row.queue,
+            exchange=queues.EXCHANGE,
+            routing_key=row.queue,
+            **_celery_message(row, create_sent_event=True).sent_event,
         )
-        events.append(
-            Event(
-                "task-sent",
-                hostname=anon_nodename(),
-                utcoffset=0,
-                pid=os.getpid(),
-                clock=app.clock.forward(),
-                queue=row.queue,
-                exchange=queues.EXCHANGE,
-                routing_key=row.queue,
-                **made.sent_event,
-            )
-        )
-    return aio_pika.Message(
-        json.dumps(events).encode(),
-        headers={"hostname": anon_nodename()},
-        content_type="application/json",
-        content_encoding="utf-8",
-    )
+        for row in rows
+    ]
+    return _json_message(events, {"hostname": sender})
+
+
+def _celery_message(row: Row[Any], **options: Any) -> Any:
+    return app.amqp.create_task_message(row.id, row.name, kwargs=row.arguments, retries=row.retries, **options)
+
+
+def _json_message(body: Any, headers: dict[str, Any], **properties: Any) -> aio_pika.Message:
+    properties |= {"content_type": "application/json", "content_encoding": "utf-8"}
+    return aio_pika.Message(json.dumps(body).encode(), headers=headers, **properties)

@@ -1,4 +1,4 @@
-"""Test helpers: run a task without servers, and see what it reported and enqueued.
+"""Test helpers: run a task without servers, and inspect its progress and the runs it enqueued.
 
     runner = TaskRunner()
     assert runner.run(slow, duration=0.1) == 0.1
@@ -39,27 +39,20 @@ class TaskRunner(Unrecorded):
     """Runs tasks as a worker does: arguments and result pass through JSON, `enqueue` is recorded and not executed.
 
     Args:
-        session: for tasks that use theirs; an `AsyncSession` for `async def` tasks. It is flushed, never committed.
-            Without one, a task can enqueue, and nothing else, with its session.
+        session: the task's session, an `AsyncSession` for `async def` tasks. It is flushed, never committed.
+            Without one, the task's session can only enqueue.
         retries: number of attempts that failed before this one.
     """
 
     def __init__(self, session: Session | AsyncSession | None = None, retries: int = 0) -> None:
         super().__init__(retries)
         self.number = retries + 1
-        self.reported: list[tuple[float, float]] = []
-        """Progress as (done, total), in the order of the reports."""
-        self.enqueued: list[Enqueued] = []
-        """Runs enqueued with the task's session, in order."""
+        self.reported: list[tuple[float, float]] = []  # progress as (done, total), in order
+        self.enqueued: list[Enqueued] = []  # runs enqueued with the task's session, in order
         self._session = session
 
     def run(self, task: RecordedTask[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Run a task and return its result; an `async def` task on an event loop of its own.
-
-        Raises:
-            pydantic.ValidationError: an argument is missing, unknown or invalid.
-            Exception: any exception of the task; a worker would retry or fail the run.
-        """
+        """Run a task (`async def` on a new event loop); return its result, or raise its exception without a retry."""
         if inspect.iscoroutinefunction(task.function):
             return asyncio.run(self.run_async(task, *args, **kwargs))
         session = self._session or Session()
