@@ -51,7 +51,10 @@ class Fault:
         return self.at + (self.seconds or INSTANT[self.kind])
 
     def conflicts(self, other: "Fault") -> bool:
-        """Return whether the other fault affects the same container."""
+        """Return whether the other fault affects the same container, or removes the lock of a frozen process."""
+        frozen = [each for each in (self, other) if each.service == "worker" and each.kind in {"pause", "cut"}]
+        if frozen and "db" in {self.service, other.service}:
+            return True
         return self.service == other.service and (self.number == other.number or 0 in (self.number, other.number))
 
     def __str__(self) -> str:
