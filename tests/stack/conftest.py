@@ -55,9 +55,10 @@ class Stack:
         self.compose("up", "--wait", "--wait-timeout", "120", *options, **env)
 
     def health(self) -> dict[str, str]:
-        """The health of each service that runs."""
-        listed = map(json.loads, self.compose("ps", "--format", "json").splitlines())
-        return {service["Service"]: service["Health"] for service in listed}
+        """The health of each service that runs; of several containers, of one that is not healthy."""
+        listed = [json.loads(line) for line in self.compose("ps", "--format", "json").splitlines()]
+        listed.sort(key=lambda container: container["Health"] != "healthy")
+        return {container["Service"]: container["Health"] for container in listed}
 
     @property
     def services(self) -> set[str]:

@@ -1,12 +1,14 @@
 """Connections to PostgreSQL, async for the API and the relay, sync for tasks, and the base class of all tables."""
 
+import gc
 import secrets
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Engine, MetaData, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -14,6 +16,15 @@ from app.core.settings import settings
 
 OWNER_LOCKS = 0x72756E
 """First key of the advisory locks by which PostgreSQL knows the live processes of workers; the second is the owner."""
+
+CONNECT_ARGS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""Parameters of each connection, for Celery's result backend as well."""
 
 API_CONNECTIONS = 40
 """Connections of all API processes together, besides one for each relay. PostgreSQL accepts 100 in all."""
@@ -44,14 +55,7 @@ def _options(**server: str) -> dict[str, Any]:
         "tcp_keepalives_count": "3",
         "tcp_user_timeout": "25s",
     }
-    connect_args = {
-        "connect_timeout": 5,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 25_000,
-        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
-    }
+    connect_args = {**CONNECT_ARGS, "options": " ".join(f"-c {name}={value}" for name, value in server.items())}
     return {"connect_args": connect_args, "pool_pre_ping": True, "pool_timeout": 5, "hide_parameters": True}
 
 
@@ -93,8 +97,10 @@ def autocommit_engine() -> Engine:
 def is_unavailable(error: BaseException) -> bool:
     """Return whether PostgreSQL is away, restarting, out of connections or read-only: another attempt may succeed."""
     read_only = "25006"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
-    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(error, OperationalError | InterfaceError) or sqlstate == read_only
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeoutError)
+    is_read_only = getattr(error.orig, "sqlstate", None) == read_only
+    return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or is_read_only
 
 
 _owner = 0
@@ -110,10 +116,10 @@ def become_owner(*, forked: bool = False) -> None:
     global _owner  # noqa: PLW0603 (the identity of this process)
     if engine.cache_info().currsize:
         engine().dispose(close=not forked)
-    if async_engine.cache_info().currsize:
-        async_engine().sync_engine.dispose(close=False)
     engine.cache_clear()
     async_engine.cache_clear()
+    if not forked:
+        gc.collect()  # closes the sessions of the event loop, in whose thread alone they could be closed otherwise
     _owner = secrets.randbelow(2**31 - 1) + 1
 
 

@@ -1,5 +1,6 @@
 """Tasks that leave a countable effect, kill their process, exhaust memory, exceed a time limit or report progress."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,7 +11,7 @@ import urllib.request
 from http.client import HTTPException
 
 from app.core import database
-from app.core.tasks import RunContext, task
+from app.core.tasks import AsyncRunContext, RunContext, task
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import text
 
@@ -85,6 +86,13 @@ def record(run: RunContext, seconds: float = 0.05) -> None:
     """Leave the effect, unguarded, in the session of the run, and take a while until its end."""
     run.session.execute(INSERT, {"id": run.id})
     time.sleep(seconds)
+
+
+@task(max_retries=20, retry_backoff_max=4)
+async def record_async(run: AsyncRunContext, seconds: float = 0.05) -> None:
+    """Do the same on the event loop."""
+    await run.session.execute(INSERT, {"id": run.id})
+    await asyncio.sleep(seconds)
 
 
 @task()

@@ -73,6 +73,11 @@ class Attempt:
         """Earlier attempts whose worker was lost."""
         self._worker = worker
 
+    @property
+    def uncounted(self) -> int:
+        """Earlier attempts that are neither retries nor losses."""
+        return self.number - 1 - self.retries - self.losses
+
     def claim(self, *, redelivered: bool, **values: Any) -> None:
         """Claim the run; `values` are those of `history.claim`.
 
@@ -136,9 +141,9 @@ class Attempt:
         """
         self._end(State.FAILURE, history.fail(self.id, self.number, error, traceback))
 
-    def retry(self, error: str, traceback: str, countdown: float) -> None:
+    def retry(self, error: str, traceback: str, countdown: float, *, is_counted: bool = True) -> None:
         """Record a failed attempt; the relay sends the message of the next in `countdown` seconds. Raises as `fail`."""
-        retries = self.retries + 1
+        retries = self.retries + is_counted
         statement = history.retry(
             self.id, self.number, retries=retries, error=error, traceback=traceback, countdown=countdown
         )

@@ -1,5 +1,6 @@
 """The Celery task class behind `@task`: it claims a run, calls the function and records the outcome."""
 
+import contextlib
 import inspect
 import threading
 import time
@@ -11,7 +12,7 @@ from uuid import uuid4
 
 import structlog
 from celery import Task, signals
-from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
@@ -35,8 +36,8 @@ TRANSIENT = (ConnectionError, TimeoutError, OperationalError, InterfaceError)
 LOSSES_ALLOWED = 5
 """Worker losses (killed, out of memory) after which a run is started again, in addition to its own retries."""
 
-SKEW_RETRIES = 10
-"""Retries of a run whose arguments another version of its task has: it waits up to 10 minutes for a deploy to end."""
+SKEW_RETRIES, SKEW_PAUSE = 60, 10.0
+"""Retries of a run whose arguments another version of its task has, and seconds between them: 10 minutes in all."""
 
 SLACK = timedelta(seconds=30)
 """Between a task's hard time limit and the deadline after which its run is taken over."""
@@ -79,6 +80,8 @@ class RecordedTask[**P, R](Task[P, R]):
     retry_backoff_max: int
     node = ""
     """Celery's name of the worker that this process belongs to."""
+    succeeded = ""
+    """The last run that this process has ended as SUCCESS."""
 
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> ReturningInsert[str]:
         """Return the statement that enqueues a run, for any session or connection; it returns the run's id.
@@ -114,8 +117,11 @@ class RecordedTask[**P, R](Task[P, R]):
             except UndecidedError as error:
                 logger.warning("message requeued: PostgreSQL is unavailable", error=str(error.__cause__))
                 database.become_owner()  # the run must not look as if this process still works on it
-                time.sleep(REQUEUE_PAUSE)
+                if not isinstance(error.__cause__, SoftTimeLimitExceeded):  # the hard limit is close then
+                    with contextlib.suppress(SoftTimeLimitExceeded):
+                        time.sleep(REQUEUE_PAUSE)
                 raise Reject(error, requeue=True) from error
+            self.succeeded = attempt.id
             return result
 
     def _claim(self, attempt: Attempt, named: Mapping[str, Any]) -> None:
@@ -185,9 +191,10 @@ class RecordedTask[**P, R](Task[P, R]):
             raise TaskMemoryError from error
         except Exception as error:
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
-            is_skew = self._is_of_another_version(error)
-            allowed = SKEW_RETRIES if is_skew else self.max_retries or 0
-            if (is_skew or isinstance(error, self.autoretry_for)) and attempt.retries < allowed:
+            if self._is_of_another_version(error) and attempt.uncounted < SKEW_RETRIES:
+                raise self._retry(attempt, error, reason, SKEW_PAUSE) from error
+            may_succeed = isinstance(error, self.autoretry_for) or database.is_unavailable(error)
+            if may_succeed and attempt.retries < (self.max_retries or 0):
                 raise self._retry(attempt, error, reason) from error
             attempt.fail(reason, to_text(traceback.format_exc()))
             raise
@@ -198,12 +205,15 @@ class RecordedTask[**P, R](Task[P, R]):
             return False
         return any(each["type"] in {"missing", "extra_forbidden"} for each in error.errors())
 
-    def _retry(self, attempt: Attempt, error: Exception, reason: str) -> Retry:
-        """Record a failed attempt, whose successor the relay starts; return the exception that Celery expects."""
-        countdown = get_exponential_backoff_interval(
+    def _retry(self, attempt: Attempt, error: Exception, reason: str, pause: float | None = None) -> Retry:
+        """Record a failed attempt, whose successor the relay starts; return the exception that Celery expects.
+
+        With a `pause`, the attempt does not count as one of the task's retries.
+        """
+        countdown = pause or get_exponential_backoff_interval(
             factor=self.retry_backoff, retries=attempt.retries, maximum=self.retry_backoff_max, full_jitter=True
         )
-        attempt.retry(reason, to_text(traceback.format_exc()), countdown)
+        attempt.retry(reason, to_text(traceback.format_exc()), countdown, is_counted=pause is None)
         return Retry(exc=error, when=datetime.now(UTC) + timedelta(seconds=countdown))
 
     def _outcome_elsewhere(self, error: ClaimLostError) -> Any:
@@ -233,10 +243,17 @@ class RecordedTask[**P, R](Task[P, R]):
 
     @override
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """End a run that was killed at its hard time limit; Celery calls this in the worker's main process then."""
+        """End a run that was killed at its hard time limit; Celery calls this in the worker's main process then.
+
+        Raises:
+            Reject: the run has succeeded, but Celery could not publish what follows it; the message is requeued.
+        """
+        if task_id == self.succeeded:
+            raise Reject(exc, requeue=True)
         if isinstance(exc, TimeLimitExceeded):
-            reason = f"killed at its hard time limit of {exc.args[0]:g} s"
-            in_background(history.finish_externally(task_id, self.node, State.FAILURE, reason))
+            limit = exc.args[0]
+            reason = f"killed at its hard time limit of {limit:g} s"
+            in_background(history.exceed_time_limit(task_id, self.node, timedelta(seconds=limit), reason))
 
 
 def _encodable(arguments: Any) -> Any:
@@ -265,4 +282,4 @@ def in_background(statement: Executable) -> threading.Thread:
 @signals.task_revoked.connect
 def on_task_revoked(request: Any, **_: Any) -> None:
     """Record a revocation by Flower or a shell."""
-    in_background(history.finish_externally(request.id, request.hostname or "", State.REVOKED))
+    in_background(history.finish_externally(request.id, State.REVOKED))

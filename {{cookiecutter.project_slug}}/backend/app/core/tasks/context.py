@@ -169,7 +169,8 @@ class AsyncRunContext(_Context):
             ClaimLostError: the run has been revoked or taken over.
         """
         if self._session is None:
-            await _in_thread(self._recorder.succeed, result)
+            with deciding(asyncio.CancelledError):
+                await asyncio.shield(asyncio.to_thread(self._recorder.succeed, result))
             return
         await self._session.flush()
         end = self._recorder.success(result)

@@ -35,6 +35,9 @@ class State(StrEnum):
 PARKED_HEADER = "parked"
 """Header of a message for a running attempt: it may be taken over as if the message was redelivered."""
 
+LOST_LIMIT = 1000
+"""Runs that one statement requeues."""
+
 UNFINISHED = (State.PENDING, State.STARTED, State.RETRY)
 
 
@@ -148,15 +151,26 @@ def revoke(run_id: str) -> sa.Update:
 # ---- the relay ---------------------------------------------------------------------------------------------------
 
 
-def pending_messages(limit: int) -> sa.Select[Any]:
-    """Select up to `limit` due rows with an outbox action, oldest first, and lock them for the transaction."""
-    return (
-        select(*runs.c["id", "name", "queue", "arguments", "retries", "message", "state", "outbox_action"])
+def pending_messages(limit: int, size: int) -> sa.Select[Any]:
+    """Select due rows with an outbox action, oldest first, and lock them for the transaction.
+
+    There are up to `limit`, and their arguments have up to `size` bytes, except for the first.
+    """
+    length = func.octet_length(sa.cast(runs.c.arguments, sa.Text)).label("length")
+    due = (
+        select(
+            *runs.c["id", "name", "queue", "arguments", "retries", "message", "state", "outbox_action", "publish_at"],
+            length,
+        )
         .where(runs.c.outbox_action.is_not(None), runs.c.publish_at <= func.now())
         .order_by(runs.c.publish_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte()
     )
+    until = func.sum(due.c.length).over(order_by=due.c.publish_at, rows=(None, 0)).label("until")
+    counted = select(due, until).subquery()
+    return select(counted).where(counted.c.until - counted.c.length < size)
 
 
 def published(run_ids: Sequence[str]) -> sa.Update:
@@ -213,14 +227,15 @@ def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: i
     backoff = waited * func.power(2, func.least(func.greatest(unanswered, 1), publish_limit) - 1)
     due = func.greatest(runs.c.published_at, runs.c.started_at, runs.c.next_try_at)
     too_often = unanswered >= publish_limit
+    is_lost = (
+        (runs.c.queue == queue)
+        & runs.c.state.in_((State.PENDING, State.RETRY))
+        & runs.c.outbox_action.is_(None)
+        & (due + backoff < (func.now() if empty else delivered_now))
+    )
     return (
         update(runs)
-        .where(
-            runs.c.queue == queue,
-            runs.c.state.in_((State.PENDING, State.RETRY)),
-            runs.c.outbox_action.is_(None),
-            due + backoff < (func.now() if empty else delivered_now),
-        )
+        .where(runs.c.id.in_(select(runs.c.id).where(is_lost).limit(LOST_LIMIT).with_for_update(skip_locked=True)))
         .values(
             state=case((too_often, State.FAILURE.value), else_=runs.c.state),
             error=case(
@@ -348,12 +363,17 @@ def fail(run_id: str, attempt: int, error: str, traceback: str | None) -> sa.Upd
     return _attempt(run_id, attempt).values(state=State.FAILURE, error=error, traceback=traceback, ended_at=func.now())
 
 
-def finish_externally(run_id: str, worker: str, state: State, error: str | None = None) -> sa.Update:
-    """End a run whose process on this worker was killed (a hard time limit, a revocation in Flower)."""
-    elsewhere = (runs.c.state == State.STARTED) & (runs.c.worker != worker)
+def finish_externally(run_id: str, state: State, error: str | None = None) -> sa.Update:
+    """End an unfinished run on behalf of the relay, or of a revocation in Flower."""
     return (
         update(runs)
-        .where(runs.c.id == run_id, runs.c.state.in_(UNFINISHED), ~elsewhere)
+        .where(runs.c.id == run_id, runs.c.state.in_(UNFINISHED))
         .values(state=state, error=error, ended_at=func.now(), next_try_at=null(), outbox_action=null())
         .returning(runs.c.id)
     )
+
+
+def exceed_time_limit(run_id: str, worker: str, limit: timedelta, error: str) -> sa.Update:
+    """End a run whose process was killed at its hard time limit, if no later attempt has started."""
+    is_attempt = (runs.c.worker == worker) & (runs.c.started_at < func.now() - limit + timedelta(seconds=5))
+    return finish_externally(run_id, State.FAILURE, error).where(runs.c.state == State.STARTED, is_attempt)

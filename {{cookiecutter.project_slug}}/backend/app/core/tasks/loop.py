@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any
 
-CANCEL_TIMEOUT = 10.0  # seconds that a cancelled task has to end, before the process continues without it
+EXIT_TIMEOUT = 10.0  # seconds that a cancelled task has before the process exits
 
 
 @cache
@@ -32,6 +32,9 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     async def supervised() -> Any:
         try:
             return await coroutine
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and every later task
+            message = f"the task raised {error!r}"
+            raise RuntimeError(message) from error
         except Exception as error:
             raised.append(error)
             raise
@@ -44,7 +47,8 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     except BaseException as interruption:
         if not future.done():
             future.cancel()
-            ended.wait(CANCEL_TIMEOUT)
-            if raised and isinstance(interruption, Exception):  # SystemExit ends the process
+            is_error = isinstance(interruption, Exception)  # SystemExit ends the process
+            ended.wait(None if is_error else EXIT_TIMEOUT)  # at most until the hard time limit kills the process
+            if raised and is_error:
                 raise raised[0] from None
         raise

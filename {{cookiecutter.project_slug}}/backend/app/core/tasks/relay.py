@@ -33,6 +33,7 @@ logger = structlog.get_logger(__name__)
 app: Any = celery_app
 CONTROL = app.control.mailbox.exchange
 BATCH = 100
+BATCH_SIZE = 8 * 1024**2  # bytes of arguments in a batch, or one row
 TIMEOUT = 5.0  # seconds that the broker has to answer, or to confirm a batch
 IDLE = 1.0  # seconds between polls; the API wakes the relay of its own process at once
 RECONNECT = 1.0  # seconds between connection attempts
@@ -103,7 +104,7 @@ class Relay:
         while True:
             self._wake.clear()
             try:
-                while await self._publish_batch(*exchanges) == BATCH:
+                while await self._publish_batch(*exchanges):
                     pass
                 if loop.time() >= next_recovery:
                     await self._recover(channel)
@@ -118,7 +119,7 @@ class Relay:
     ) -> int:
         """Publish the oldest due rows, at most a batch; returns their number."""
         async with relay_engine().begin() as connection:
-            rows = (await connection.execute(history.pending_messages(BATCH))).all()
+            rows = (await connection.execute(history.pending_messages(BATCH, BATCH_SIZE))).all()
             if not rows:
                 return 0
             enqueued = [row for row in rows if row.outbox_action is OutboxAction.PUBLISH]
@@ -131,8 +132,8 @@ class Relay:
             confirmed = [row for row, error in outcomes if error is None]
             refused = [row for row, error in outcomes if isinstance(error, DeliveryError)]
             for row, error in outcomes:
-                if isinstance(error, ValueError):
-                    await connection.execute(history.finish_externally(row.id, "", State.FAILURE, str(error)))
+                if error is not None and row not in refused:
+                    await connection.execute(history.finish_externally(row.id, State.FAILURE, str(error)))
             if confirmed or revoked:
                 await connection.execute(history.published([row.id for row in confirmed] + revoked))
             if refused:
@@ -177,11 +178,15 @@ async def _declare(channel: AbstractChannel, name: str) -> AbstractQueue:
     return await channel.declare_queue(name, durable=True, arguments=dict(queues.ARGUMENTS))
 
 
-async def _publish(exchange: AbstractExchange, row: Row[Any]) -> DeliveryError | ValueError | None:
-    """Publish a run; return an error if the broker refuses the message now, or will never accept it."""
+async def _publish(exchange: AbstractExchange, row: Row[Any]) -> Exception | None:
+    """Publish a run; return a `DeliveryError` if the broker refuses the message, any other error if there is none."""
     try:
-        await exchange.publish(message(row), row.queue, mandatory=True)
-    except (DeliveryError, ValueError) as error:
+        made = message(row)
+    except Exception as error:  # noqa: BLE001 (one row must not hold up the others)
+        return error
+    try:
+        await exchange.publish(made, row.queue, mandatory=True)
+    except DeliveryError as error:
         return error
     return None
 

@@ -10,6 +10,7 @@ from celery import bootsteps, signals
 from celery.worker import WorkController
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
+from kombu import pools
 
 from app.core import database
 from app.core.celery import celery_app
@@ -88,17 +89,19 @@ class QuorumConsumer(Consumer):
     def register_with_event_loop(self, hub: Any) -> None:
         """Check every few seconds that the broker still sends heartbeats."""
         super().register_with_event_loop(hub)
-        heard = {"bytes": -1, "at": time.monotonic()}
+        heard = {"bytes": -1, "at": time.monotonic(), "checked": time.monotonic()}
 
         def check() -> None:
             """Give up a silent connection, and end the running tasks, before the broker redelivers their messages.
 
             RabbitMQ does so after two to three heartbeat intervals, Celery would give up after two and a half.
             """
-            received = self.connection._connection.bytes_recv
-            if received != heard["bytes"]:
-                heard.update(bytes=received, at=time.monotonic())
-            elif time.monotonic() - heard["at"] > SILENCE_TIMEOUT:
+            now, received = time.monotonic(), self.connection._connection.bytes_recv
+            was_frozen = now - heard["checked"] > 2 * INTERVAL  # what the broker has sent meanwhile is still unread
+            if received != heard["bytes"] or was_frozen:
+                heard.update(bytes=received, at=now)
+            heard["checked"] = now
+            if now - heard["at"] > SILENCE_TIMEOUT:
                 message = "the broker is silent"
                 raise ConnectionResetError(message)
 
@@ -153,9 +156,12 @@ def on_after_setup(sender: str, instance: WorkController, **_: Any) -> None:
     # A thread that creates it later holds import locks; a pool process forked meanwhile would wait for them forever.
     database.engine()
     RecordedTask.node = sender
-    amqp: Any = instance.app.amqp
+    # Replies to Flower must not block the event loop during an alarm of the broker.
+    app: Any = instance.app
+    unconfirmed = app.connection_for_write(transport_options={"confirm_publish": False})
+    app.control.mailbox._producer_pool = pools.producers[unconfirmed]
     try:
-        amqp.queues.select(queues.selected(settings().worker_queues))
+        app.amqp.queues.select(queues.selected(settings().worker_queues))
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
 

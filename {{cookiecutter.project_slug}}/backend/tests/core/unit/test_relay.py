@@ -2,11 +2,12 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from celery.events.state import State as FlowerState
 
 from app.core.celery import celery_app
 from app.core.tasks.history import PARKED_HEADER, State
-from app.core.tasks.relay import message, sent_events
+from app.core.tasks.relay import MESSAGE_LIMIT, message, sent_events
 
 
 def row(number: int, retries: int = 0, **fields: Any) -> Any:
@@ -41,6 +42,11 @@ def test_message_keeps_what_an_earlier_one_had() -> None:
 def test_message_of_a_running_attempt_is_marked_as_parked() -> None:
     assert PARKED_HEADER in message(row(1, state=State.STARTED)).headers
     assert PARKED_HEADER not in message(row(1, state=State.RETRY)).headers
+
+
+def test_message_above_the_limit_of_the_broker_is_an_error() -> None:
+    with pytest.raises(ValueError, match="arguments: 1677"):
+        message(row(1, arguments={"document": "x" * MESSAGE_LIMIT}))
 
 
 def test_sent_events_make_runs_pending_in_flower() -> None:

@@ -1,0 +1,91 @@
+"""Outcomes of attempts that need no server."""
+
+import asyncio
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.exceptions import Reject, TimeLimitExceeded
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction, UndefinedTable
+from pydantic import ValidationError
+from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
+
+from app.core.database import is_unavailable
+from app.core.tasks import base, loop
+from app.core.tasks.attempt import UndecidedError, deciding
+from tests.core.tasks import core_add
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [({"x": 1}, True), ({"x": 1, "y": 2, "z": 3}, True), ({"x": 1, "y": "no number"}, False)],
+)
+def test_arguments_of_another_version_are_unknown_or_missing(arguments: dict[str, Any], *, expected: bool) -> None:
+    with pytest.raises(ValidationError) as raised:
+        core_add.arguments.parse((), arguments)
+    assert core_add._is_of_another_version(raised.value) is expected
+
+
+def test_message_is_requeued_when_what_follows_a_success_was_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_add, "succeeded", "run-1")
+    with pytest.raises(Reject) as raised:
+        core_add.on_failure(OSError("broker"), "run-1", (), {}, None)
+    reject: Any = raised.value
+    assert reject.requeue
+    core_add.on_failure(OSError("other run"), "run-2", (), {}, None)
+
+
+def test_exceeded_time_limit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    executed: list[Any] = []
+    monkeypatch.setattr(base, "in_background", executed.append)
+    core_add.on_failure(TimeLimitExceeded(3), "run-1", (), {}, None)
+    assert executed[0].compile().params["error"] == "killed at its hard time limit of 3 s"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OperationalError("", {}, Exception()), True),
+        (InternalError("", {}, ReadOnlySqlTransaction()), True),
+        (InternalError("", {}, IdleInTransactionSessionTimeout(), connection_invalidated=True), True),
+        (ProgrammingError("", {}, UndefinedTable()), False),
+        (ValueError(), False),
+    ],
+)
+def test_unavailable_database_is_told_from_a_wrong_statement(error: Exception, *, expected: bool) -> None:
+    assert is_unavailable(error) is expected
+
+
+def test_exit_of_an_async_task_leaves_the_loop_running() -> None:
+    async def leave() -> None:
+        sys.exit(1)
+
+    async def answer() -> int:
+        return 42
+
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        loop.run(leave())
+    assert loop.run(answer()) == 42
+
+
+def test_interrupted_end_of_an_async_task_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A soft time limit interrupts the wait while the end of the run is written."""
+    started = SimpleNamespace(future=None)
+
+    def interrupted(coroutine: Any, running: Any) -> Any:
+        future = original(coroutine, running)
+        started.future = SimpleNamespace(
+            result=lambda: (_ for _ in ()).throw(TimeoutError("soft limit")), done=future.done, cancel=future.cancel
+        )
+        return started.future
+
+    original = asyncio.run_coroutine_threadsafe
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+
+    async def finish() -> None:
+        with deciding(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    with pytest.raises(UndecidedError):
+        loop.run(finish())
