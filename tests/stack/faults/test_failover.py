@@ -2,9 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
-
-import psycopg
 
 from tests.stack.conftest import SLUG, Stack, wait_until
 from tests.stack.faults import faults
@@ -16,32 +13,27 @@ NETWORK = f"{SLUG}_default"
 COPY = """
 set -e
 export PGDATA=/var/lib/postgresql/standby
-pg_basebackup --host=db --username=postgres --pgdata=$PGDATA --write-recovery-conf --wal-method=stream
+pg_basebackup --host=db --username=postgres --pgdata=$PGDATA --write-recovery-conf --wal-method=stream --checkpoint=fast
 exec postgres
 """
 
 
 @contextlib.contextmanager
-def every_connection_taken(stack: Stack) -> Iterator[None]:
-    """Open sessions of the application's role until PostgreSQL accepts no more."""
-    env = stack.project.env
-    names = {"user": "POSTGRES_USER", "password": "POSTGRES_PASSWORD", "dbname": "POSTGRES_DB"}
-    address: dict[str, Any] = {option: env[name] for option, name in names.items()}
-    with contextlib.ExitStack() as sessions:
-        with contextlib.suppress(psycopg.OperationalError):
-            for _ in range(200):
-                sessions.enter_context(psycopg.connect(host="localhost", port=5432, **address))
+def no_connection_left(stack: Stack, ledger: Ledger) -> Iterator[None]:
+    """End the sessions of the application's role, and accept no new one."""
+    role = stack.project.env["POSTGRES_USER"]
+    sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %(role)s"
+    ledger.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT 0')
+    try:
+        ledger.execute(sessions, role=role)
         yield
+    finally:
+        ledger.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT -1')
 
 
 def test_database_out_of_connections(stack: Stack, ledger: Ledger, nothing_is_lost: Settle) -> None:
-    """The sessions of all services are cut, and others take their place."""
     with under_load(seconds=120) as load:
-        ledger.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
-            "AND pid <> pg_backend_pid()"
-        )
-        with every_connection_taken(stack):
+        with no_connection_left(stack, ledger):
             wait_until(lambda: load.refused["503"] >= 40, 60, "requests to be refused meanwhile")
         sent = len(load.ids)
         wait_until(lambda: len(load.ids) > sent + 40, 60, "requests to be accepted again")
