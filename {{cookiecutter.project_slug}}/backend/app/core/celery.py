@@ -43,9 +43,6 @@ celery_app.conf.update(
     result_backend_always_retry=True,
     result_backend_max_retries=3,
     result_expires=86_400,  # seconds
-    # An unresponsive result backend must not block the worker's event loop.
-    redis_socket_timeout=5,
-    redis_socket_connect_timeout=5,
     database_engine_options={"hide_parameters": True, "connect_args": database.CONNECT_ARGS},
     task_serializer="json",
     result_serializer="json",

@@ -40,7 +40,7 @@ def note(run: RunContext, step: str) -> list[str]:
     raise AssertionError
 
 
-@task(autoretry_for=UNREACHABLE, max_retries=20, retry_backoff_max=4)
+@task(autoretry_for=UNREACHABLE, max_retries=20, retry_backoff_max=4, time_limit=330)
 def effect(run: RunContext, seconds: float = 0.05) -> None:
     """Work for `seconds`, then leave the effect, unless an earlier attempt has left it.
 
@@ -81,14 +81,14 @@ def exhausting(run: RunContext) -> None:  # noqa: ARG001
     raise MemoryError
 
 
-@task(max_retries=20, retry_backoff_max=4)
+@task(max_retries=20, retry_backoff_max=4, time_limit=60)
 def record(run: RunContext, seconds: float = 0.05) -> None:
     """Leave the effect, unguarded, in the session of the run, and take a while until its end."""
     run.session.execute(INSERT, {"id": run.id})
     time.sleep(seconds)
 
 
-@task(max_retries=20, retry_backoff_max=4)
+@task(max_retries=20, retry_backoff_max=4, time_limit=60)
 async def record_async(run: AsyncRunContext, seconds: float = 0.05) -> None:
     """Do the same on the event loop."""
     await run.session.execute(INSERT, {"id": run.id})
