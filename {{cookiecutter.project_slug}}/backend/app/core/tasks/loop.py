@@ -24,31 +24,34 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end, and return its result.
 
     If an exception interrupts the wait (Celery's soft time limit), the coroutine is cancelled: it gets a
-    `CancelledError` where it awaits, and may raise another exception instead.
+    `CancelledError` where it awaits, and may still return, or raise another exception.
     """
+    tasks: list[asyncio.Task[Any]] = []
     ended = threading.Event()
-    raised: list[Exception] = []
 
-    async def supervised() -> Any:
-        try:
-            return await coroutine
-        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and every later task
-            message = f"the task raised {error!r}"
-            raise RuntimeError(message) from error
-        except Exception as error:
-            raised.append(error)
-            raise
-        finally:
-            ended.set()
+    def start() -> None:
+        tasks.append(_loop().create_task(_without_exit(coroutine)))
+        tasks[0].add_done_callback(lambda _: ended.set())
 
-    future = asyncio.run_coroutine_threadsafe(supervised(), _loop())
+    _loop().call_soon_threadsafe(start)
     try:
-        return future.result()
+        ended.wait()
     except BaseException as interruption:
-        if not future.done():
-            future.cancel()
-            is_error = isinstance(interruption, Exception)  # SystemExit ends the process
-            ended.wait(None if is_error else EXIT_TIMEOUT)  # at most until the hard time limit kills the process
-            if raised and is_error:
-                raise raised[0] from None
-        raise
+        _loop().call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108 (it may not be there yet)
+        if not isinstance(interruption, Exception):  # SystemExit
+            ended.wait(EXIT_TIMEOUT)
+            raise
+        ended.wait()  # at most until the hard time limit kills the process
+        if tasks[0].cancelled():
+            coroutine.close()  # if it has not started
+            raise
+    return tasks[0].result()
+
+
+async def _without_exit(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await a coroutine; these exceptions would end the loop, and with it every later task."""
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        message = f"the task raised {error!r}"
+        raise RuntimeError(message) from error

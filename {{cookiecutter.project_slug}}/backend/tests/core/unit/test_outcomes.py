@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from types import SimpleNamespace
+import threading
 from typing import Any
 
 import pytest
@@ -69,23 +69,29 @@ def test_exit_of_an_async_task_leaves_the_loop_running() -> None:
     assert loop.run(answer()) == 42
 
 
-def test_interrupted_end_of_an_async_task_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A soft time limit interrupts the wait while the end of the run is written."""
-    started = SimpleNamespace(future=None)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_interrupted_end_of_an_async_task_is_undecided(monkeypatch: pytest.MonkeyPatch, *, at_once: bool) -> None:
+    """A soft time limit interrupts the wait while the end of the run is written, or before the task has started."""
+    begun = threading.Event()
 
-    def interrupted(coroutine: Any, running: Any) -> Any:
-        future = original(coroutine, running)
-        started.future = SimpleNamespace(
-            result=lambda: (_ for _ in ()).throw(TimeoutError("soft limit")), done=future.done, cancel=future.cancel
-        )
-        return started.future
+    class Interrupted(threading.Event):
+        interrupted = False
 
-    original = asyncio.run_coroutine_threadsafe
-    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+        def wait(self, timeout: float | None = None) -> bool:
+            if not self.interrupted:
+                self.interrupted = True
+                if not at_once:
+                    begun.wait()
+                message = "soft limit"
+                raise TimeoutError(message)
+            return super().wait(timeout)
 
     async def finish() -> None:
         with deciding(asyncio.CancelledError):
+            begun.set()
             await asyncio.sleep(60)
 
-    with pytest.raises(UndecidedError):
+    loop.run(asyncio.sleep(0))  # the loop exists
+    monkeypatch.setattr(threading, "Event", Interrupted)
+    with pytest.raises(TimeoutError if at_once else UndecidedError):
         loop.run(finish())
