@@ -28,10 +28,17 @@ def test_rich_types_survive_a_chain(api: Api) -> None:
 
 
 def test_invalid_arguments_fail_in_the_history(api: Api) -> None:
-    sent = celery_app.send_task("core_add", kwargs={"x": "two"}, queue=QUEUE)
+    sent = celery_app.send_task("core_add", kwargs={"x": "two", "y": 1}, queue=QUEUE)
     run = api.wait_for_end(sent.id)
     assert run["state"] == "FAILURE"
     assert "ValidationError" in run["error"]
+
+
+def test_arguments_of_another_version_are_retried(api: Api) -> None:
+    sent = celery_app.send_task("core_add", kwargs={"x": 1}, queue=QUEUE)
+    run = api.wait_for(sent.id, lambda run: run["state"] == "RETRY")
+    assert (run["attempts"], "ValidationError" in run["error"]) == (1, True)
+    api.http.delete(f"/tasks/{sent.id}")
 
 
 def test_message_delivered_twice_is_executed_once(api: Api) -> None:
