@@ -11,11 +11,11 @@ from app.core.errors import ConfigurationError
 from app.core.tasks import queues
 
 DEATH = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count")
-"""Headers that the broker adds, by their start."""
+"""Prefixes of the headers that the broker adds."""
 
 
 def process(channel: Any, *, redrive: bool = False) -> Counter[tuple[str, ...]]:
-    """Count the dead letters by task, reason, queue and outcome; if asked, send each back to the queue it came from.
+    """Count the dead letters by task, reason, queue and outcome; `redrive` sends each back to the queue it came from.
 
     A message is acknowledged after the broker has confirmed its copy. The others return to the dead-letter queue when
     the channel is closed. Messages that arrive meanwhile are left alone, so that none is sent back twice.

@@ -10,7 +10,7 @@ from app.core.settings import settings
 celery_app = Celery("app", broker=settings().broker_url, backend=settings().celery_result_backend)
 
 celery_app.conf.update(
-    # Quorum queues and a topic exchange, which native delayed delivery (retries, countdowns) requires.
+    # Quorum queues and a topic exchange, which native delayed delivery (countdowns) requires.
     # Limits and the dead-letter exchange are a policy: see rabbitmq/definitions.json.
     task_default_queue="celery",
     task_default_queue_type="quorum",
@@ -19,7 +19,7 @@ celery_app.conf.update(
     task_default_routing_key="celery",
     task_create_missing_queue_type="quorum",
     task_create_missing_queue_exchange_type="topic",
-    # A message is acknowledged when its run has ended, and requeued when its worker is lost.
+    # A message is acknowledged when its attempt has ended, and requeued when its worker is lost.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_cancel_long_running_tasks_on_connection_loss=True,

@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase
 from app.core.settings import settings
 
 OWNER_LOCKS = 0x72756E
-"""First key of the advisory locks by which PostgreSQL knows the live processes of workers; the second is the owner."""
+"""First key of the advisory locks that live worker processes hold; the second is the owner."""
 
 CONNECT_ARGS = {
     "connect_timeout": 5,
@@ -27,7 +27,7 @@ CONNECT_ARGS = {
 """Parameters of each connection, for Celery's result backend as well."""
 
 API_CONNECTIONS = 40
-"""Connections of all API processes together, besides one for each relay. PostgreSQL accepts 100 in all."""
+"""Connections of all API processes together, in addition to one for each relay. PostgreSQL accepts 100 in all."""
 
 
 class Base(DeclarativeBase):

@@ -45,7 +45,7 @@ async def _disconnect(request: Request) -> None:
 async def _poll() -> None:
     """Poll for recent requests' runs at each tick, and for those of older ones at each 2nd, 4th, 8th ... tick.
 
-    Pauses grow from 0.02 s to 0.64 s after 20 s. An unavailable database counts as time passing.
+    Pauses grow from 0.02 s to 0.64 s after 20 s. While the database is unavailable, the requests go on waiting.
     """
     tick = int(time.monotonic() / TICK)
     while _waiters:

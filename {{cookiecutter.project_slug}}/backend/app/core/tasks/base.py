@@ -32,7 +32,6 @@ logger = structlog.get_logger(__name__)
 TRANSIENT = (ConnectionError, TimeoutError, OperationalError, InterfaceError)
 """Exceptions after which another attempt may succeed; the last two are SQLAlchemy's for a lost connection."""
 
-
 LOSSES_ALLOWED = 5
 """Worker losses (killed, out of memory) after which a run is started again, in addition to its own retries."""
 
@@ -52,7 +51,7 @@ KEPT = {
         *("reply_to", "time_limit", "soft_time_limit", "expires", "shadow"),
     )
 }
-"""Properties of a message that it has again when it is sent again, and their names in `create_task_message`."""
+"""Properties that a message keeps when it is sent again, and their names in `create_task_message`."""
 
 
 class WorkerLostTooOftenError(Exception):

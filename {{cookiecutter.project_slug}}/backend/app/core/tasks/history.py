@@ -1,6 +1,7 @@
 """The history: one row per run of a task, and the statements that change it.
 
 A row moves PENDING -> STARTED -> SUCCESS, FAILURE or RETRY -> STARTED ..., and to REVOKED from any unfinished state.
+The relay moves it from STARTED to PENDING after its deadline, and to FAILURE if its message cannot be delivered.
 Every statement states the condition under which it applies, and changes nothing otherwise: the API, the relay and any
 number of workers need no other coordination.
 
@@ -312,7 +313,7 @@ def park(run_id: str, delay: timedelta) -> sa.Update:
 
 
 def excuse(run_ids: Sequence[str], worker: str) -> sa.Update:
-    """Not count the end of these attempts as a loss: their worker stops, or has lost the broker, and ends them."""
+    """Exclude the end of these attempts from the losses: their worker stops or has lost the broker, and ends them."""
     is_attempt = (runs.c.state == State.STARTED) & (runs.c.worker == worker)
     return update(runs).where(runs.c.id.in_(run_ids), is_attempt).values(losses=runs.c.losses - 1)
 

@@ -49,7 +49,7 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def _without_exit(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Await a coroutine; these exceptions would end the loop, and with it every later task."""
+    """Await a coroutine; an exit that it raises would end the loop, and with it every later task."""
     try:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:

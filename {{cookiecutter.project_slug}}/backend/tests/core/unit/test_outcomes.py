@@ -93,5 +93,5 @@ def test_interrupted_end_of_an_async_task_is_undecided(monkeypatch: pytest.Monke
 
     loop.run(asyncio.sleep(0))  # the loop exists
     monkeypatch.setattr(threading, "Event", Interrupted)
-    with pytest.raises(TimeoutError if at_once else UndecidedError):
+    with pytest.raises((TimeoutError, UndecidedError) if at_once else UndecidedError):  # it may have started
         loop.run(finish())
