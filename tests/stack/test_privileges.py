@@ -97,7 +97,7 @@ def test_logs_contain_no_arguments(stack: Stack) -> None:
     code = f"""
 from app.celery_app import celery_app as c
 c.send_task("nonesuch", kwargs={{"x": "{text}"}})
-print(c.send_task("add", kwargs={{"x": "{text}", "y": 1}}).id)
+print(c.send_task("add", kwargs={{"x": "{text}", "y": 1}}, ignore_result=True).id)
 """
     ids.append(stack.compose("exec", "-T", "backend", "python", "-c", code).split()[-1])
     for properties in ({}, {"content_type": "application/json", "content_encoding": "utf-8"}):
