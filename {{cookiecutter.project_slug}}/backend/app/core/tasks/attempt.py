@@ -19,11 +19,8 @@ from app.core.tasks.history import State
 
 logger = structlog.get_logger(__name__)
 
-BUSY_TIMEOUT = 5.0
-"""Seconds to wait for the process of a redelivered message to end, before the message is parked."""
-
-PARKED = timedelta(seconds=30)
-"""Until a parked message is sent again."""
+BUSY_TIMEOUT = 5.0  # seconds that the process of a redelivered message has to end, before the message is parked
+PARKED = timedelta(seconds=30)  # until a parked message is sent again
 
 
 class ClaimLostError(Exception):

@@ -17,7 +17,7 @@ from celery.utils.time import get_exponential_backoff_interval
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Executable
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.dml import ReturningInsert
 
 from app.core import database
@@ -29,8 +29,8 @@ from app.core.tasks.history import PARKED_HEADER, State
 
 logger = structlog.get_logger(__name__)
 
-TRANSIENT = (ConnectionError, TimeoutError, OperationalError, InterfaceError)
-"""Exceptions after which another attempt may succeed; the last two are SQLAlchemy's for a lost connection."""
+TRANSIENT = (ConnectionError, TimeoutError)
+"""Exceptions after which another attempt may succeed."""
 
 LOSSES_ALLOWED = 5
 """Worker losses (killed, out of memory) after which a run is started again, in addition to its own retries."""
@@ -38,20 +38,24 @@ LOSSES_ALLOWED = 5
 SKEW_RETRIES, SKEW_PAUSE = 60, 10.0
 """Retries of a run whose arguments another version of its task has, and seconds between them: 10 minutes in all."""
 
-SLACK = timedelta(seconds=30)
-"""Between a task's hard time limit and the deadline after which its run is taken over."""
+SLACK = timedelta(seconds=30)  # between a task's hard time limit and the deadline of its run
+REQUEUE_PAUSE = 5.0  # seconds before an undecided message is requeued; the broker counts the deliveries
 
-REQUEUE_PAUSE = 5.0
-"""Seconds before an undecided message is requeued; the broker counts it as a delivery."""
-
-KEPT = {
-    name: {"group": "group_id"}.get(name, name)
-    for name in (
-        *("chain", "callbacks", "errbacks", "chord", "group", "group_index", "root_id", "parent_id"),
-        *("reply_to", "time_limit", "soft_time_limit", "expires", "shadow"),
-    )
-}
-"""Properties that a message keeps when it is sent again, and their names in `create_task_message`."""
+KEPT = (
+    "chain",
+    "callbacks",
+    "errbacks",
+    "chord",
+    "group_index",
+    "root_id",
+    "parent_id",
+    "reply_to",
+    "shadow",
+    "time_limit",
+    "soft_time_limit",
+    "expires",
+)
+"""Properties that a message keeps when it is sent again, in addition to its group and priority."""
 
 
 class WorkerLostTooOftenError(Exception):
@@ -126,9 +130,8 @@ class RecordedTask[**P, R](Task[P, R]):
     def _claim(self, attempt: Attempt, named: Mapping[str, Any]) -> None:
         request: Any = self.request
         queue = request.delivery_info["routing_key"].rpartition(".")[2]  # a delay precedes the name of the queue
-        kept = {option: request.get(name) for name, option in KEPT.items()} | {
-            "priority": request.delivery_info.get("priority")
-        }
+        kept = {name: request.get(name) for name in KEPT}
+        kept |= {"group_id": request.group, "priority": request.delivery_info.get("priority")}
         without = {"root_id": attempt.id, "reply_to": "", "priority": 0}
         limit = request.time_limit or self.time_limit or self.app.conf.task_time_limit
         attempt.claim(

@@ -36,9 +36,6 @@ class State(StrEnum):
 PARKED_HEADER = "parked"
 """Header of a message for a running attempt: it may be taken over as if the message was redelivered."""
 
-LOST_LIMIT = 1000
-"""Runs that one statement requeues."""
-
 UNFINISHED = (State.PENDING, State.STARTED, State.RETRY)
 
 
@@ -215,8 +212,8 @@ def _is_overdue() -> sa.ColumnElement[bool]:
     return (runs.c.state == State.STARTED) & (runs.c.deadline < func.now())
 
 
-def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: int) -> sa.Update:
-    """Requeue runs of a queue whose message was lost; returns the id and the new state of each.
+def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: int, limit: int) -> sa.Update:
+    """Requeue up to `limit` runs of a queue whose message was lost; returns the id and the new state of each.
 
     A queue is first in, first out. So a message is lost if the queue is `empty`, or now delivers a message that was
     published `waited` later. The wait doubles with each publication; after `publish_limit` of them the run ends as
@@ -236,7 +233,7 @@ def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: i
     )
     return (
         update(runs)
-        .where(runs.c.id.in_(select(runs.c.id).where(is_lost).limit(LOST_LIMIT).with_for_update(skip_locked=True)))
+        .where(runs.c.id.in_(select(runs.c.id).where(is_lost).limit(limit).with_for_update(skip_locked=True)))
         .values(
             state=case((too_often, State.FAILURE.value), else_=runs.c.state),
             error=case(
@@ -312,7 +309,7 @@ def park(run_id: str, delay: timedelta) -> sa.Update:
     )
 
 
-def excuse(run_ids: Sequence[str], worker: str) -> sa.Update:
+def exclude_from_losses(run_ids: Sequence[str], worker: str) -> sa.Update:
     """Exclude the end of these attempts from the losses: their worker stops or has lost the broker, and ends them."""
     is_attempt = (runs.c.state == State.STARTED) & (runs.c.worker == worker)
     return update(runs).where(runs.c.id.in_(run_ids), is_attempt).values(losses=runs.c.losses - 1)

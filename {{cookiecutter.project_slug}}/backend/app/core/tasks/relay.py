@@ -40,6 +40,7 @@ RECONNECT = 1.0  # seconds between connection attempts
 RECOVERY_INTERVAL = 10.0  # seconds between searches for lost messages
 POSTPONED = timedelta(seconds=30)  # until a refused message is tried again
 LOST_AFTER = timedelta(seconds=30)  # behind what the queue delivers; doubled with each publication
+LOST_BATCH = 1000  # lost messages that one search requeues
 PUBLISH_LIMIT = 8  # publications after which a run is given up: about two hours
 MESSAGE_LIMIT = 16 * 1024**2  # bytes; RabbitMQ's default `max_message_size`
 
@@ -149,7 +150,9 @@ class Relay:
             async with asyncio.timeout(TIMEOUT):
                 queue = await _declare(channel, name)
             empty = not queue.declaration_result.message_count
-            statement = history.requeue_lost(name, empty=empty, waited=LOST_AFTER, publish_limit=PUBLISH_LIMIT)
+            statement = history.requeue_lost(
+                name, empty=empty, waited=LOST_AFTER, publish_limit=PUBLISH_LIMIT, limit=LOST_BATCH
+            )
             async with relay_engine().begin() as connection:
                 lost = (await connection.execute(statement)).all()
             for row in lost:

@@ -110,7 +110,7 @@ class QuorumConsumer(Consumer):
     @override
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """End the running tasks, whose messages come back. Celery does the same, but waits for the result backend."""
-        self._excuse_active()
+        self._exclude_active()
         for request in tuple(worker_state.active_requests):
             request.cancel(self.pool, emit_retry=False)
         super().on_connection_error_after_connected(exc)
@@ -118,12 +118,12 @@ class QuorumConsumer(Consumer):
     @override
     def cancel_active_requests(self) -> None:
         """End the running tasks at the end of a graceful shutdown."""
-        self._excuse_active().join(timeout=5)
+        self._exclude_active().join(timeout=5)
         super().cancel_active_requests()
 
-    def _excuse_active(self) -> threading.Thread:
+    def _exclude_active(self) -> threading.Thread:
         active = [request.id for request in worker_state.active_requests]
-        return in_background(history.excuse(active, RecordedTask.node))
+        return in_background(history.exclude_from_losses(active, RecordedTask.node))
 
     def _update_prefetch_count(self, index: int = 0) -> None:
         """Consume again after the pool has grown or shrunk.

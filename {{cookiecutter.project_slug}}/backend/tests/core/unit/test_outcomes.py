@@ -53,7 +53,7 @@ def test_exceeded_time_limit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> No
         (ValueError(), False),
     ],
 )
-def test_unavailable_database_is_told_from_a_wrong_statement(error: Exception, *, expected: bool) -> None:
+def test_unavailable_database_differs_from_a_wrong_statement(error: Exception, *, expected: bool) -> None:
     assert is_unavailable(error) is expected
 
 
