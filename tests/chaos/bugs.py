@@ -35,7 +35,7 @@ BUGS = {
     ),
     # A message is acknowledged before its task starts.
     "early-ack": Bug("celery.py", "task_acks_late=True", "task_acks_late=False"),
-    # Any message starts an attempt, whatever the state of its run and its owner.
+    # Any message starts an attempt, regardless of the state of its run and its owner.
     "no-claim": Bug(
         "tasks/history.py",
         "where=is_free & (runs.c.retries <= retries),",

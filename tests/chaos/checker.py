@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 
 from tests.chaos.executor import OURS, Executor
 from tests.chaos.load import Load
-from tests.stack.conftest import ENDED, Stack
+from tests.stack.conftest import ENDED, Stack, wait_until
 from tests.stack.faults.ledger import Effect, Ledger, overlapping
 
 Row = dict[str, Any]
@@ -70,7 +70,7 @@ class Checker:
     """Samples in the background, until the first violation.
 
     Args:
-        stalled: seconds after which a run cannot be in its attempt anymore, whatever was broken meanwhile.
+        stalled: seconds after which an attempt must have ended or been replaced, under any fault.
     """
 
     def __init__(self, stack: Stack, ledger: Ledger, stalled: float) -> None:
@@ -196,7 +196,7 @@ class Checker:
             late = overdue(row, delivered)
             if late is None or late < SLACK:
                 self._overtaken.pop(run_id, None)
-            elif late > self._overtaken.setdefault(run_id, late) + 20:  # the relay has sent others meanwhile
+            elif late > self._overtaken.setdefault(run_id, late) + 20:  # the relay has had time for a search
                 self.violate("a lost message is sent again", run_id, f"{late:.0f} s late")
 
     def _look_for_unconfirmed(self, away: object, rows: list[Row]) -> None:
@@ -296,12 +296,10 @@ class Checker:
                 self.violate("the result is that of the task", run_id)
 
     def _check_messages(self, executor: Executor) -> None:
-        deadline = time.monotonic() + 30
-        while (left := self._messages()) != 0:
-            if time.monotonic() > deadline:
-                self.violate("queues are empty at the end", "queues", f"{left} messages")
-                break
-            time.sleep(2)
+        try:
+            wait_until(lambda: self._messages() == 0, 30, "the queues to be empty")
+        except AssertionError:
+            self.violate("queues are empty at the end", "queues", f"{self._messages()} messages")
         body = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
         dead = self._stack.broker.post("/queues/%2F/dead-letters/get", json=body).raise_for_status().json()
         # A message that waits for PostgreSQL is requeued again and again, up to the delivery limit.

@@ -1,4 +1,4 @@
-"""Executes a plan: each fault in a thread of its own, and heals what it has broken."""
+"""Executes a plan: each fault in its own thread, which also heals it."""
 
 import contextlib
 import json

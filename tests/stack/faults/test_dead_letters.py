@@ -49,13 +49,15 @@ def test_listing_dead_letters_often_loses_none(stack: Stack) -> None:
     purge(stack)
     run_in_backend(stack, "c.send_task('nonesuch')")
     wait_until(lambda: dead_letters(stack)[0] == "1 dead letters", 30, "the dead letter to be listed")
-    listing = f"from app import dead_letters as d\nfor _ in range(30):\n with c.connection_for_write() as k: {PROCESS}"
+    listing = """
+from app import dead_letters
+for _ in range(30):
+    with c.connection_for_write() as connection:
+        assert dead_letters.process(connection.default_channel).total() == 1
+"""
     run_in_backend(stack, listing)
     assert dead_letters(stack)[0] == "1 dead letters"
     purge(stack)
-
-
-PROCESS = "assert d.process(k.default_channel).total() == 1"
 
 
 def test_redriven_message_of_a_run_is_executed(stack: Stack, ledger: Ledger) -> None:

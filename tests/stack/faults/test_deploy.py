@@ -11,6 +11,9 @@ from tests.stack.faults.conftest import FEATURES, Settle
 from tests.stack.faults.ledger import Ledger, under_load
 
 IMAGE = f"{SLUG}-backend"
+RESTARTING = {"ConnectError", "RemoteProtocolError", "ReadError", "ReadTimeout", "503"}
+"""Errors of the requests while the container of the API is replaced."""
+
 MIGRATION = '''
 """Take long, while the table of the runs is locked."""
 
@@ -81,7 +84,7 @@ def results(stack: Stack, ids: dict[str, str]) -> dict[str, str]:
 
 
 def test_newer_backend_with_older_workers(stack: Stack, versions: Versions, nothing_is_lost: Settle) -> None:
-    """A slow migration runs meanwhile; calls that only the newer workers understand wait for them."""
+    """The deploy runs a slow migration. A call that only newer workers can read waits for them."""
     with under_load(each_second=20, seconds=120) as load:
         versions.deploy("new", "backend")
         ids = {
@@ -95,7 +98,7 @@ def test_newer_backend_with_older_workers(stack: Stack, versions: Versions, noth
         assert stack.end_of(ids["lost"])["result"] == "old 3 0"
         wait_until(lambda: stack.api.get(f"/tasks/{ids['renamed']}").json()["attempts"] >= 2, 30, "a retry")
         versions.deploy("new", "worker")
-    assert set(load.refused) <= {"ConnectError", "RemoteProtocolError", "ReadError", "ReadTimeout", "503"}
+    assert set(load.refused) <= RESTARTING
     nothing_is_lost(load.ids, started_again=8, sent_again=None, timeout=180)
     assert results(stack, ids) == {
         "gained, not given": "old 1",
@@ -123,6 +126,6 @@ def test_older_backend_with_newer_workers(
         assert stack.end_of(ids["renamed"])["result"] == "new 4"
         wait_until(lambda: stack.api.get(f"/tasks/{ids['lost']}").json()["attempts"] >= 2, 30, "a retry")
         versions.deploy("old", "worker")
-    assert set(load.refused) <= {"ConnectError", "RemoteProtocolError", "ReadError", "ReadTimeout", "503"}
+    assert set(load.refused) <= RESTARTING
     nothing_is_lost(load.ids, started_again=8, sent_again=None, timeout=180)
     assert results(stack, ids) == {"gained": "new 1 default", "lost": "old 2 3", "renamed": "new 4"}

@@ -15,6 +15,12 @@ from tests.stack.faults.conftest import Settle
 from tests.stack.faults.ledger import under_load
 
 SHORT, LONG = 12, 100  # seconds
+ALLOWED: dict[str, set[str]] = {
+    "db": {"503", "ReadTimeout"},
+    "backend": {"ReadTimeout", "ConnectError", "ConnectTimeout", "RemoteProtocolError", "ReadError"},
+}
+"""Errors of the requests during a fault, by service."""
+
 FAULTS = {"frozen": faults.frozen, "cut": faults.cut_off}
 
 
@@ -27,7 +33,9 @@ def last(seconds: float) -> None:
 @pytest.mark.parametrize("seconds", [SHORT, LONG])
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("service", ["db", "worker", "backend", "redis", "flower"])
-def test_container(stack: Stack, nothing_is_lost: Settle, service: str, fault: str, seconds: int) -> None:
+def test_container_frozen_or_cut_off(
+    stack: Stack, nothing_is_lost: Settle, service: str, fault: str, seconds: int
+) -> None:
     if service not in stack.services:
         assert service == "redis"
         return
@@ -43,13 +51,6 @@ def test_container(stack: Stack, nothing_is_lost: Settle, service: str, fault: s
     assert set(load.refused) <= ALLOWED.get(service, set()), load.refused
     nothing_is_lost(load.ids + long, started_again=None, sent_again=None, timeout=240)
     wait_until(stack.is_healthy, 90, "every service to be healthy again")
-
-
-ALLOWED: dict[str, set[str]] = {
-    "db": {"503", "ReadTimeout"},
-    "backend": {"ReadTimeout", "ConnectError", "ConnectTimeout", "RemoteProtocolError", "ReadError"},
-}
-"""What the requests may get meanwhile, by the service."""
 
 
 def test_worker_cut_off_from_everything_with_tasks_running(stack: Stack, nothing_is_lost: Settle) -> None:

@@ -1,4 +1,4 @@
-"""A task whose message can be as large as the broker accepts."""
+"""A task with arguments up to the broker's limit."""
 
 from app.core.tasks import RunContext, task
 

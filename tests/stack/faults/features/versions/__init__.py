@@ -1,1 +1,1 @@
-"""Tasks whose signatures a deploy changes, copied into the rendered project as a feature."""
+"""Tasks that change their signatures in a deploy, copied into the rendered project as a feature."""
