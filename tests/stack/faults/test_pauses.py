@@ -14,7 +14,9 @@ from tests.stack.faults import faults
 from tests.stack.faults.conftest import Settle
 from tests.stack.faults.ledger import under_load
 
-SHORT, LONG = 12, 100  # seconds
+SECONDS = {"db": (12, 100), "worker": (12, 100), "backend": (12, 30), "redis": (12, 30), "flower": (12, 30)}
+"""Durations by service: shorter and longer than every timeout that concerns it."""
+
 ALLOWED: dict[str, set[str]] = {
     "db": {"503", "ReadTimeout"},
     "backend": {"ReadTimeout", "ConnectError", "ConnectTimeout", "RemoteProtocolError", "ReadError"},
@@ -30,17 +32,14 @@ def last(seconds: float) -> None:
     wait_until(lambda: time.monotonic() > end, seconds + 5, "the time to pass")
 
 
-@pytest.mark.parametrize("seconds", [SHORT, LONG])
+@pytest.mark.parametrize(("service", "seconds"), [(service, each) for service in SECONDS for each in SECONDS[service]])
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("service", ["db", "worker", "backend", "redis", "flower"])
 def test_container_frozen_or_cut_off(
     stack: Stack, nothing_is_lost: Settle, service: str, fault: str, seconds: int
 ) -> None:
     if service not in stack.services:
         assert service == "redis"
         return
-    if seconds == LONG and service not in {"db", "worker"}:
-        seconds = 30  # no timeout of the delivery is longer for these
     with under_load(each_second=10, seconds=seconds + 40) as load:
         long = [stack.accept("effect", seconds=8) for _ in range(2)]
         stack.wait_for_start(*long)
