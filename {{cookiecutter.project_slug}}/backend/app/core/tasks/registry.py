@@ -29,7 +29,8 @@ class task:  # noqa: N801 (a decorator)
     Args:
         queue: name of a queue in `app/features/queues.py`.
         endpoint: add `POST /tasks/<name>` to the API.
-        autoretry_for: exceptions after which another attempt may succeed, as after an unavailable database; any other ends the run as FAILURE.
+        autoretry_for: exceptions after which another attempt may succeed, as after an unavailable database; any
+            other ends the run as FAILURE.
         max_retries: number of attempts that may follow the first.
         retry_backoff: seconds before the second attempt, doubled before each that follows, with jitter.
         retry_backoff_max: upper limit of these delays, in seconds.
