@@ -1,4 +1,4 @@
-"""Jinja filters that validate the answers and quote them for the language of the file they are written to."""
+"""Jinja filters that validate answers and quote them for the language of a file."""
 
 import json
 import re
@@ -29,7 +29,7 @@ class Rule(NamedTuple):
 
 
 def is_one_line(text: str) -> bool:
-    """Return true if `text` has a visible character and neither a line break nor a control character."""
+    """Return whether `text` has a visible character, and no line break or control character."""
     kinds = {unicodedata.category(character) for character in text}
     return bool(kinds - {"Cf", "Zs"}) and not kinds & {"Cc", "Cs", "Zl", "Zp"}
 
@@ -112,5 +112,5 @@ def quote(text: str) -> str:
 def markdown(text: str) -> str:
     """Return Markdown for one paragraph or heading that displays `text`, with markup escaped."""
     escaped = re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", text.strip())
-    escaped = re.sub(r"^[-+=]", r"\\\g<0>", escaped)  # a list, a line, the underline of a heading
+    escaped = re.sub(r"^[-+=]", r"\\\g<0>", escaped)  # a list, a rule or the underline of a heading
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", escaped)  # a numbered list

@@ -1,8 +1,8 @@
-"""What 20,000 tasks cost Flower, and what its dashboard costs while it is open: `uv run python -m benchmarks.flower`.
+"""Resource use of Flower with 20,000 tasks, and of its open dashboard: `uv run python -m benchmarks.flower`.
 
-Renders the default project, starts it, lets Flower hear of 20,000 tasks, and prints memory, the size of the saved
-history, the time of a stop and of a start, and the share of a core that Flower uses with and without a dashboard that
-somebody looks at, side by side. Takes about four minutes, and removes what it started.
+Renders and starts the default project, sends the events of 20,000 tasks to Flower, and prints its memory, the size of
+its saved history, the time of a stop and of a start, and its CPU use with and without an open dashboard. Takes about
+four minutes, and removes its containers.
 """
 
 import tempfile
@@ -42,19 +42,19 @@ print(ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def processor_seconds(stack: Stack) -> float:
-    """The processor time that Flower has used."""
+    """Return the CPU time of Flower's process."""
     return float(stack.compose("exec", "-T", "flower", "python", "-S", "-c", USED))
 
 
 def share_of_a_core(stack: Stack) -> float:
-    """What Flower uses in a minute, in percent of a core; asking costs a little, once, in both cases."""
+    """Return the CPU use of Flower during a minute, in percent of a core, including one measurement."""
     before, began = processor_seconds(stack), time.monotonic()
     time.sleep(SECONDS)
     return 100 * (processor_seconds(stack) - before) / (time.monotonic() - began)
 
 
-def known(stack: Stack) -> int:
-    """How many tasks Flower knows."""
+def task_count(stack: Stack) -> int:
+    """Return the number of tasks in Flower."""
     table: dict[str, str | int] = {
         "draw": 1,
         "start": 0,
@@ -66,7 +66,7 @@ def known(stack: Stack) -> int:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     with tempfile.TemporaryDirectory() as folder:
         rendered = cookiecutter(str(TEMPLATE), no_input=True, output_dir=folder, extra_context={"project_slug": SLUG})
         stack = Stack(Project(Path(rendered), Variant.of()))
@@ -74,9 +74,9 @@ def main() -> None:
             stack.up("--build")
             memory_before = memory(stack)
             stack.compose("exec", "-T", "backend", "python", "-c", EVENTS)
-            wait_until(lambda: known(stack) >= TASKS, 120, "Flower to know all tasks")
+            wait_until(lambda: task_count(stack) >= TASKS, 120, "Flower to list all tasks")
             idle = share_of_a_core(stack)
-            with browser.opened(stack) as page:
+            with browser.open_page(stack) as page:
                 page.goto("/dashboard")
                 page.locator("#dashboard-dot.status-dot-live").wait_for()
                 opened = share_of_a_core(stack)
@@ -86,24 +86,24 @@ def main() -> None:
             stopped = time.monotonic() - began
             began = time.monotonic()
             stack.compose("start", "flower")
-            wait_until(lambda: answers(stack), 60, "Flower to answer")
+            wait_until(lambda: is_ready(stack), 60, "Flower to respond")
             started = time.monotonic() - began
             size = stack.compose("exec", "-T", "flower", "du", "-sk", "/data").split()[0]
-            print(f"memory: {memory_before} empty, {memory_after} with {known(stack):,} tasks")
+            print(f"memory: {memory_before} empty, {memory_after} with {task_count(stack):,} tasks")
             print(f"history on disk: {int(size) / 1024:.1f} MiB")
-            print(f"stop, which saves: {stopped:.1f} s; start until it answers: {started:.1f} s")
+            print(f"stop, which saves: {stopped:.1f} s; start until it responds: {started:.1f} s")
             print(f"share of a core: {idle:.2f} % idle, {opened:.2f} % with an open dashboard")
         finally:
             stack.down()
 
 
 def memory(stack: Stack) -> str:
-    """What Flower's container uses."""
+    """Return the memory of Flower's container."""
     return stack.compose("stats", "--no-stream", "--format", "{{.MemUsage}}", "flower").split("/")[0].strip()
 
 
-def answers(stack: Stack) -> bool:
-    """Whether Flower answers."""
+def is_ready(stack: Stack) -> bool:
+    """Return whether Flower responds."""
     try:
         return stack.flower.get("/healthcheck").status_code == 200
     except httpx2.HTTPError:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import secrets
+import shutil
 from pathlib import Path
 
 ENV = Path(".env")
@@ -16,11 +17,11 @@ def with_secrets(example: str) -> str:
     return SECRET.sub(lambda line: line[0] + secrets.token_hex(16), example)
 
 
-for folder in FOLDERS:  # the conditions are in file names, so every folder is created
+for folder in FOLDERS:  # cookiecutter creates every folder, because the conditions are in file names
     with contextlib.suppress(OSError):  # it has files
         Path(folder).rmdir()
 
-if not ENV.exists():  # rendering again over a project must keep its passwords
+if not ENV.exists():  # rendering over an existing project keeps its passwords
     ENV.touch(mode=0o600)
     ENV.write_text(with_secrets(Path(".env.example").read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
 
@@ -37,3 +38,8 @@ print(
 Then open http://localhost:8060 (API) and http://localhost:5555 (Flower). README.md has the details.
 """
 )
+
+if not shutil.which("docker"):
+    print(
+        "docker: not found (install it with Compose 2.30 or newer: https://docs.docker.com/get-started/get-docker/)\n"
+    )

@@ -1,4 +1,4 @@
-"""Options of the tests, the rendering of a variant, and the search for a Docker engine."""
+"""Options of the tests, rendering of variants, and detection of a Docker engine."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from tests.variants import TEMPLATE, Variant
 from tools.pieces import Value
 
 Render = Callable[..., Project]
-"""Renders a variant, with other answers than its own if given."""
+"""Renders a variant; other answers can be given."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the stack tests."""
-    parser.addoption("--write-pictures", action="store_true", help="write the screenshots in docs/flower")
+    parser.addoption("--write-screenshots", action="store_true", help="write the screenshots in docs/flower")
     parser.addoption("--all-stacks", action="store_true", help="start every combination of the structural answers")
     parser.addoption(
         "--only", metavar="ID", help="start only the variant with this id, such as redis-none-forgetful-py314"
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def render(cookies_session: Any) -> Render:
-    """Render a variant again, with other answers than its own if given."""
+    """Return a function that renders a variant; other answers can be given."""
 
     def rendered(variant: Variant, **answers: Value) -> Project:
         result = cookies_session.bake(extra_context={**dict(variant.answers), **answers}, template=str(TEMPLATE))
@@ -46,7 +46,7 @@ def no_engine() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Look for the engine once."""
+    """Check for an engine once."""
     config.stash[MISSING] = no_engine()
 
 

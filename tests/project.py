@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
+import textwrap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +54,19 @@ class Project:
         return done
 
 
+def code_blocks(markdown: str, language: str) -> list[str]:
+    """Return the code blocks of a language, those of list items included, without their indentation."""
+    blocks = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", markdown, re.M | re.S)
+    return [textwrap.dedent(text) for _, text in blocks]
+
+
+def copy_template(folder: Path) -> None:
+    """Copy the template to a folder without its repository, environment and caches."""
+    ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+    shutil.copytree(TEMPLATE, folder, ignore=ignored)
+
+
 def render_project(variant: Variant, folder: Path, config: Path, **answers: Value) -> Project:
-    """Render a variant into a folder, with other answers than its own if given; `config` is cookiecutter's own file."""
+    """Render a variant into a folder, with other answers if given; `config` is cookiecutter's configuration file."""
     options = {"no_input": True, "config_file": config, "extra_context": {**dict(variant.answers), **answers}}
     return Project(Path(cookiecutter(str(TEMPLATE), output_dir=folder, **options)), variant)

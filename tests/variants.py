@@ -83,4 +83,4 @@ OAUTH = ("github", "gitlab", "google", "okta")
 """Values of `flower_auth` that differ from one another only in the login to Flower."""
 
 COVERING = pairs(STRUCTURE, without=OAUTH)
-"""Variants that are started in containers by default. Those of OAUTH have tests of their own."""
+"""Variants that are started in containers by default. Those of OAUTH have their own tests."""

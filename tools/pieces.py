@@ -4,9 +4,9 @@ A piece is a file under `{{cookiecutter.project_slug}}/` or `templates/`. Jinja'
 reads: in its name, conditions and expressions, through private answers and imported macros. An included file is a
 separate piece; the expression that selects it counts for the piece that includes it.
 
-A form is a text that a piece renders to, with its includes left open. Only the answers that a piece reads select its
-form, so few answers mean few forms. A rendered file is a form with the forms of its includes inserted: for any
-answers, it consists of forms that occur in a covering set of variants.
+A form is a text that a piece renders to, with placeholders for its includes. Only the answers that a piece reads
+select its form, so few answers mean few forms. A rendered file is a form with the forms of its includes inserted: for
+any answers, it consists of forms that occur in a covering set of variants.
 """
 
 import copy
@@ -49,7 +49,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Join:
-    """Two parts that follow each other in a piece, with the text between them. A part is an include and its ends."""
+    """Two consecutive parts of a piece, with the text between them. A part is an include and its ends."""
 
     piece: str
     before: str
@@ -122,7 +122,7 @@ class Template:
 
     @cached_property
     def environment(self) -> StrictEnvironment:
-        """Jinja's environment as cookiecutter makes it."""
+        """The Jinja environment that cookiecutter creates."""
         sys.path.insert(0, str(self.root))
         try:
             options = self.questions["_jinja2_env_vars"]
@@ -161,7 +161,7 @@ class Template:
         return tree
 
     def find_reads(self, tree: nodes.Node) -> set[str]:
-        """Return the answers, public and private, that a syntax tree names, also in imported macros."""
+        """Return the public and private answers that a syntax tree and its imported macros name."""
         found = []
         attributes = [(node.node, node.attr) for node in tree.find_all(nodes.Getattr)]
         items = [(node.node, node.arg.as_const()) for node in tree.find_all(nodes.Getitem) if is_const(node.arg)]
@@ -175,7 +175,7 @@ class Template:
         return set(found).union(*(self.find_reads(self.parse(name.as_const())) for name in imports))
 
     def resolve(self, names: set[str]) -> frozenset[str]:
-        """Return the public answers behind these."""
+        """Return the public answers that these names depend on."""
         public: set[str] = set()
         for name in names:
             if name in self.private:
@@ -242,7 +242,7 @@ class Template:
         return Form(piece, compiled.render(cookiecutter=reader, open_include=self.open_include))
 
     def open_include(self, names: str | list[str], ignore_missing: bool) -> str:
-        """Return the mark of the piece that an include selects, or nothing if it may be missing."""
+        """Return the placeholder of the piece that an include selects, or an empty string if it may be missing."""
         known = set(self.parts)
         for name in [names] if isinstance(names, str) else names:
             if name in known:
@@ -265,7 +265,7 @@ class Template:
         return found
 
     def expand(self, form: Form, answers: Answers) -> str:
-        """Return the text of a form with the forms of its includes put in."""
+        """Return the text of a form with its includes inserted."""
         return INCLUDE.sub(lambda mark: self.expand(self.form(mark[1], answers), answers), form.text or "")
 
     def render(self, answers: Answers) -> dict[str, str]:
@@ -281,11 +281,11 @@ class Template:
 
     @cached_property
     def occurrences(self) -> list[tuple[Form | Join, Answers]]:
-        """Every form and join that can occur, each with the answers on the way to it."""
+        """Every form and join that can occur, each with the answers that lead to it."""
         return list(self.reachable({}))
 
     def reachable(self, answers: Answers, piece: str | None = None) -> Iterator[tuple["Form | Join", Answers]]:
-        """Yield every form and join that can occur, each with answers that it needs, below a piece or in all files."""
+        """Yield every form and join that can occur in a piece or in all files, each with the answers that it needs."""
         for start in [piece] if piece else self.files:
             for chosen in self.combinations(self.reads[start], answers):
                 form = self.form(start, chosen)
@@ -295,7 +295,7 @@ class Template:
                     yield from self.joins(form, number, chosen)
 
     def joins(self, form: Form, number: int, answers: Answers) -> Iterator[tuple[Join, Answers]]:
-        """Yield the ways in which an include of a form can meet the next part."""
+        """Yield the joins of an include of a form with the next part."""
         texts = INCLUDE.split(form.text or "")[::2]
         between = texts[number + 1]
         before = form.includes[number]
@@ -337,13 +337,13 @@ class Template:
         found: dict[Form | Join, Answers] = {}
         for part, answers in self.occurrences:
             if isinstance(part, Form) and part.piece in self.assembling:
-                continue  # its joins stand for it
+                continue  # represented by its joins
             if part not in found or len(answers) < len(found[part]):
                 found[part] = answers
         return found
 
     def cover(self, variants: list[Answers]) -> list[Answers]:
-        """Return the variants, and as many more as it takes for every form and join to occur."""
+        """Return the variants, and additional ones until every form and join occurs."""
         covering = list(variants)
         missing = set(self.required).difference(*map(self.occurring, variants))
         while missing:
@@ -394,7 +394,7 @@ def static_text(node: nodes.Node) -> list[str]:
 
 
 def ends_of(text: str) -> str:
-    """Return how a text begins and ends, as far as it matters to its neighbours: blank lines, or nothing at all."""
+    """Describe the ends of a text that affect adjacent text: blank lines, or no text."""
     if not text:
         return " (empty)"
     ends = ["blank line first"] * text.startswith("\n") + ["blank line last"] * text.endswith("\n\n")
@@ -402,12 +402,12 @@ def ends_of(text: str) -> str:
 
 
 def main() -> int:
-    """Print the pieces that read answers, and the limit's violations."""
+    """Print the pieces that read answers, and the violations of the limit; return the exit code."""
     template = Template()
     for piece in [*template.files, *template.parts]:
         if reads := template.reads[piece]:
             print(f"{piece}: {', '.join(sorted(reads))}")
-    lines = template.violations() + [f"{piece}: is never included (remove it)" for piece in template.unused()]
+    lines = template.violations() + [f"{piece}: never included (remove it)" for piece in template.unused()]
     print("\n".join(lines) or f"every piece reads at most {LIMIT} answers", file=sys.stderr)
     return 1 if lines else 0
 

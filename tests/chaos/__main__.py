@@ -1,4 +1,4 @@
-"""Start a variant, break it by a random schedule under load, and check every invariant.
+"""Start a variant, inject a random schedule of faults under load, and check every invariant.
 
     uv run python -m tests.chaos --minutes 30
     uv run python -m tests.chaos --seed 7 --minutes 4 --bug no-claim
@@ -30,11 +30,13 @@ STALLED, STALLED_HURRIED = 400.0, 200.0
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Break a variant at random under load.")
-    parser.add_argument("--seed", type=int, help="of the schedule and the load; default: a fresh one")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description="Inject random faults into a variant under load."
+    )
+    parser.add_argument("--seed", type=int, help="seed of the schedule and the load; random by default")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--result-backend", choices=CHOICES["result_backend"], default=CHOICES["result_backend"][0])
-    parser.add_argument("--bug", choices=BUGS, help="plant a bug, which the checker has to find")
+    parser.add_argument("--bug", choices=BUGS, help="plant a bug that the checker has to find")
     parser.add_argument("--plan", action="store_true", help="print the schedule and stop")
     parser.add_argument("--logs", type=Path, metavar="FILE", help="write the logs of all containers")
     options = parser.parse_args(arguments)
@@ -44,7 +46,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def services(variant: Variant) -> set[str]:
-    """Return the services that can be broken."""
+    """Return the services that faults are injected into."""
     return {
         "db",
         "rabbitmq",
@@ -56,7 +58,7 @@ def services(variant: Variant) -> set[str]:
 
 
 def run(stack: Stack, plan: list[Fault], options: argparse.Namespace) -> tuple[list[str], str]:
-    """Execute the plan in a started stack; returns the violations and the summary."""
+    """Execute the plan in a started stack; return the violations and the summary."""
     ledger = Ledger(stack)
     hurried = options.bug is not None
     checker = Checker(stack, ledger, stalled=STALLED_HURRIED if hurried else STALLED)
@@ -75,7 +77,7 @@ def run(stack: Stack, plan: list[Fault], options: argparse.Namespace) -> tuple[l
         try:
             wait_until(stack.is_healthy, 180, "every service to be healthy again")
         except AssertionError as error:
-            checker.violate("containers recover without help", "services", str(error))
+            checker.violate("containers recover without intervention", "services", str(error))
         checker.drain()
     checker.stop()
     if not checker.found.is_set():
@@ -83,14 +85,14 @@ def run(stack: Stack, plan: list[Fault], options: argparse.Namespace) -> tuple[l
     violations = checker.report()
     summary = (
         f"seed {options.seed}: {options.minutes:g} minutes, {len(load.accepted)} accepted, "
-        f"{sum(load.refused.values())} refused {dict(load.refused)}, {len(executor.executed)} faults executed, "
-        f"{len(executor.failed)} failed, {len(violations)} violations"
+        f"{sum(load.errors.values())} failed requests {dict(load.errors)}, {len(executor.executed)} faults executed, "
+        f"{len(executor.failed)} faults failed, {len(violations)} violations"
     )
     return violations, summary
 
 
 def main() -> int:
-    """Run; returns the exit code."""
+    """Run the command; return its exit code."""
     options = parse()
     variant = Variant.of(result_backend=options.result_backend)
     plan = make_plan(options.seed, options.minutes, services(variant), hurried=options.bug is not None)

@@ -1,4 +1,4 @@
-"""Planted bugs: each replaces one string of the rendered project, which must be there exactly once."""
+"""Planted bugs: each replaces one string of the rendered project, which must occur exactly once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +9,21 @@ class Bug:
     """A replacement in a file under `backend/app/core`."""
 
     file: str
-    sound: str
+    original: str
     broken: str
 
     def plant(self, project: Path) -> None:
         """Replace the string in a rendered project.
 
         Raises:
-            ValueError: the string is missing, or there more than once.
+            ValueError: if the string does not occur exactly once.
         """
         file = project / "backend" / "app" / "core" / self.file
         text = file.read_text(encoding="utf-8")
-        if (count := text.count(self.sound)) != 1:
-            message = f"{self.file}: {self.sound!r} is there {count} times (update tests/chaos/bugs.py)"
+        if (count := text.count(self.original)) != 1:
+            message = f"{self.file}: {self.original!r} occurs {count} times (update tests/chaos/bugs.py)"
             raise ValueError(message)
-        file.write_text(text.replace(self.sound, self.broken), encoding="utf-8")
+        file.write_text(text.replace(self.original, self.broken), encoding="utf-8")
 
 
 BUGS = {
@@ -38,8 +38,8 @@ BUGS = {
     # Any message starts an attempt, regardless of the state of its run and its owner.
     "no-claim": Bug(
         "tasks/history.py",
-        "where=is_free & (runs.c.retries <= retries),",
-        "where=runs.c.retries <= retries,",
+        "where=is_free & (",
+        "where=(",
     ),
     # Lost messages are detected only while their queue is empty.
     "no-watermark": Bug(
@@ -52,14 +52,12 @@ BUGS = {
         "tasks/context.py",
         """\
         with deciding():
-            if end is not None and self._session.execute(end).one_or_none() is None:
-""",
+            if end is not None and """,
         """\
         event.remove(self._session, "before_commit", _reject_commit)
         self._session.commit()
         event.listen(self._session, "before_commit", _reject_commit)
         with deciding():
-            if end is not None and self._session.execute(end).one_or_none() is None:
-""",
+            if end is not None and """,
     ),
 }

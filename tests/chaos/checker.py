@@ -17,7 +17,7 @@ import httpx2
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.chaos.executor import OURS, Executor
+from tests.chaos.executor import APPLICATION_NAME, Executor
 from tests.chaos.load import Load
 from tests.stack.conftest import ENDED, Stack, wait_until
 from tests.stack.faults.ledger import Effect, Ledger, overlapping
@@ -28,28 +28,28 @@ INTERVAL = 0.5
 """Seconds between samples of the unfinished and recently ended runs."""
 
 HANGING = 20.0
-"""Seconds after which a sample is given up."""
+"""Seconds after which a hanging sample is aborted."""
 
-OFTEN, SELDOM = 10, 40
-"""Samples between two looks at the effects, and at the whole history."""
+EFFECTS_EVERY, HISTORY_EVERY = 10, 40
+"""Samples between two checks of the effects, and of the complete history."""
 
 LOST_AFTER = 30.0
-"""Seconds by which the queue is ahead of a lost message before it is sent again; doubled with each publication."""
+"""Seconds by which the queue must be ahead of a lost message before it is sent again. They double per publication."""
 
 SLACK = 60.0
-"""Seconds that the relay may take in addition."""
+"""Additional seconds that the relay may take."""
 
 LOSSES_ALLOWED = 5
-"""Worker losses after which a run is started again; one fault can cause several."""
+"""Worker losses after which a run is repeated. One fault can cause several."""
 
 PUBLISH_LIMIT = 8
-"""Publications after which a run is given up."""
+"""Publications after which a run ends as a failure."""
 
 NEW = timedelta(seconds=10)
-"""Age of an attempt that may be revoked."""
+"""Maximum age of an attempt that may be revoked."""
 
 DRAIN = 300.0
-"""Seconds in which every run has to end after the last fault."""
+"""Seconds after the last fault within which every run must end."""
 
 UNCHANGED = ("state", "result", "error", "attempts", "retries", "ended_at")
 """Columns that do not change after the end of a run."""
@@ -59,7 +59,7 @@ GROWING = ("attempts", "retries", "publish_count")
 
 @dataclass(frozen=True)
 class Violation:
-    """An invariant that did not hold, of a run or of something else."""
+    """A violated invariant of a run or of another subject."""
 
     invariant: str
     subject: str
@@ -93,12 +93,12 @@ class Checker:
         return len(self._unfinished)
 
     def running(self) -> list[str]:
-        """Return the runs that were in a new attempt in the last sample; a revocation would hide a stalled one."""
+        """Return the runs in a new attempt in the last sample. Revoking an old one could hide that it is stalled."""
         rows = [row for row in self._unfinished.values() if row["state"] == "STARTED"]
         return sorted(row["id"] for row in rows if row["seen_at"] - row["started_at"] < NEW)
 
     def start(self) -> None:
-        """Start to sample."""
+        """Start sampling."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -131,7 +131,7 @@ class Checker:
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
-            "application_name": OURS,
+            "application_name": APPLICATION_NAME,
         }
         return psycopg.connect(**{**self._ledger.address, **options}, row_factory=dict_row)
 
@@ -142,9 +142,9 @@ class Checker:
                     number = 0
                     while not self._over.wait(INTERVAL):
                         with broken_after(HANGING, connection):
-                            self._sample(connection, complete=number % SELDOM == 0)
-                            if number % OFTEN == 0:
-                                self._look_at_effects(connection)
+                            self._sample(connection, complete=number % HISTORY_EVERY == 0)
+                            if number % EFFECTS_EVERY == 0:
+                                self._check_effects(connection)
                         number += 1
             except (psycopg.OperationalError, psycopg.InterfaceError):
                 self._over.wait(1)
@@ -165,10 +165,10 @@ class Checker:
             if before := self._rows.get(row["id"]):
                 self._compare(before, row)
             self._rows[row["id"]] = row
-        self._look_for_stalled()
-        self._look_for_overtaken()
+        self._check_stalled()
+        self._check_overtaken()
         if still_away and rows:
-            self._look_for_unconfirmed(away, rows)
+            self._check_unconfirmed(away, rows)
 
     def _compare(self, before: Row, after: Row) -> None:
         if before["state"] in ENDED:
@@ -179,13 +179,13 @@ class Checker:
             if after[name] < before[name]:
                 self.violate(f"{name} never decrease", after["id"], f"before: {before[name]}")
 
-    def _look_for_stalled(self) -> None:
+    def _check_stalled(self) -> None:
         for run_id, row in self._unfinished.items():
             if row["state"] == "STARTED" and row["seen_at"] - row["started_at"] > self._stalled:
                 self.violate("an interrupted attempt is repeated", run_id)
 
-    def _look_for_overtaken(self) -> None:
-        """Look for runs that the relay does not send again although their queue delivers much newer messages."""
+    def _check_overtaken(self) -> None:
+        """Check that the relay requeues runs when their queue delivers much newer messages."""
         first_attempts = [
             row for row in self._unfinished.values() if row["state"] == "STARTED" and row["attempts"] == 1
         ]
@@ -196,19 +196,19 @@ class Checker:
             late = overdue(row, delivered)
             if late is None or late < SLACK:
                 self._overtaken.pop(run_id, None)
-            elif late > self._overtaken.setdefault(run_id, late) + 20:  # the relay has had time for a search
+            elif late > self._overtaken.setdefault(run_id, late) + 20:  # the relay has had time to detect it
                 self.violate("a lost message is sent again", run_id, f"{late:.0f} s late")
 
-    def _look_for_unconfirmed(self, away: object, rows: list[Row]) -> None:
-        """Look for messages that were recorded as published while the broker could confirm nothing."""
+    def _check_unconfirmed(self, away: object, rows: list[Row]) -> None:
+        """Check that no message was recorded as published while the broker could not confirm any."""
         if self._away is None or self._away[0] is not away:
             self._away = (away, rows[0]["seen_at"])
         for row in rows:
             # revocations are not confirmed
             if row["state"] != "REVOKED" and row["published_at"] and row["published_at"] > self._away[1]:
-                self.violate("a published message is confirmed", row["id"], f"the broker was away: {away}")
+                self.violate("a published message is confirmed", row["id"], f"the broker was unavailable: {away}")
 
-    def _look_at_effects(self, connection: psycopg.Connection[Row]) -> None:
+    def _check_effects(self, connection: psycopg.Connection[Row]) -> None:
         statement = """
             SELECT run_id, state, count(*) AS number FROM session_effects LEFT JOIN task_runs ON id = run_id
             GROUP BY run_id, state HAVING count(*) > 1 OR state IS DISTINCT FROM 'SUCCESS'
@@ -229,7 +229,7 @@ class Checker:
     # ---- at the end ----------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Wait until every run has ended; the longest delay before a lost message is sent again is part of it."""
+        """Wait until every run has ended, which includes the longest delay before a lost message is sent again."""
         deadline = time.monotonic() + DRAIN
         while time.monotonic() < deadline and not self.found.wait(2):
             with contextlib.suppress(psycopg.OperationalError), self._connect() as connection:
@@ -242,11 +242,11 @@ class Checker:
                 if self._messages() == 0:
                     for row in left:
                         late = overdue(row, row["seen_at"])
-                        if late is not None and late > SLACK + 15:  # the broker's figures are up to 5 s old
+                        if late is not None and late > SLACK + 15:  # the broker's statistics are up to 5 s old
                             self.violate("a lost message is sent again", row["id"], f"{late:.0f} s late")
 
     def _messages(self) -> int | None:
-        """Return the number of messages in the queues of tasks, if the broker answers."""
+        """Return the number of messages in the queues of tasks, or none if the broker does not respond."""
         try:
             queues = self._stack.broker.get("/queues/%2F").raise_for_status().json()
         except httpx2.HTTPError:
@@ -257,7 +257,7 @@ class Checker:
         """Check every invariant of the history, the effects and the messages after the drain."""
         with self._connect() as connection:
             rows = connection.execute("SELECT * FROM task_runs").fetchall()
-            self._look_at_effects(connection)
+            self._check_effects(connection)
             written = connection.execute("SELECT run_id, count(*) AS number FROM session_effects GROUP BY run_id")
             in_session = {row["run_id"]: row["number"] for row in written}
         self._rows = {row["id"]: row for row in rows}
@@ -283,13 +283,13 @@ class Checker:
     def _check_end(self, row: Row, load: Load) -> None:
         run_id, state = row["id"], row["state"]
         if row["ended_at"] is None:
-            self.violate("an ended run has its time", run_id)
+            self.violate("an ended run has an end time", run_id)
         if state == "FAILURE" and row["name"] != "fail" and not (row["error"] or "").startswith("gave up"):
-            self.violate("a sound task does not fail", run_id)
+            self.violate("a valid task does not fail", run_id)
         if state == "SUCCESS" and row["name"] == "fail":
             self.violate("a failing task does not succeed", run_id)
         if state == "REVOKED" and run_id not in load.revoked:
-            self.violate("only requests revoke", run_id)
+            self.violate("a run is revoked only by request", run_id)
         if state == "SUCCESS" and row["name"] == "add":
             arguments = row["arguments"]
             if row["result"] != arguments["x"] + arguments["y"]:
@@ -302,7 +302,7 @@ class Checker:
             self.violate("queues are empty at the end", "queues", f"{self._messages()} messages")
         body = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
         dead = self._stack.broker.post("/queues/%2F/dead-letters/get", json=body).raise_for_status().json()
-        # A message that waits for PostgreSQL is requeued again and again, up to the delivery limit.
+        # A message that waits for PostgreSQL is requeued repeatedly, up to the delivery limit.
         is_explained = any(fault.service == "db" for fault in executor.executed)
         for message in dead:
             headers = message["properties"].get("headers", {})
@@ -313,7 +313,7 @@ class Checker:
 
 @contextlib.contextmanager
 def broken_after(seconds: float, connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Break a connection that hangs: Docker's proxy of a published port keeps it when the container has no network."""
+    """Break a hanging connection: Docker's proxy of a published port keeps it when the container has no network."""
     with socket.socket(fileno=os.dup(connection.fileno())) as twin:
         timer = threading.Timer(seconds, twin.shutdown, (socket.SHUT_RDWR,))
         timer.start()
@@ -329,7 +329,7 @@ def is_of_tasks(queue: str) -> bool:
 
 
 def overdue(row: Row, delivered: datetime) -> float | None:
-    """Return the seconds since the relay should have sent a waiting run again; nothing if it has no message."""
+    """Return the seconds since the relay should have requeued a waiting run, or none if the run has no message."""
     if row["state"] not in {"PENDING", "RETRY"} or row["outbox_action"] is not None:
         return None
     times = [row[name] for name in ("published_at", "started_at", "next_try_at") if row[name]]

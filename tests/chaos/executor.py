@@ -1,4 +1,4 @@
-"""Executes a plan: each fault in its own thread, which also heals it."""
+"""Executor of a plan: each fault runs in its own thread, which also ends it."""
 
 import contextlib
 import json
@@ -15,8 +15,8 @@ from tests.stack.conftest import SLUG, Stack, wait_until
 from tests.stack.faults import faults
 from tests.stack.faults.ledger import Ledger
 
-OURS = "chaos"
-"""`application_name` of the checker's sessions, which no fault ends."""
+APPLICATION_NAME = "chaos"
+"""`application_name` of the checker's sessions, which faults do not end."""
 
 NETWORK = f"{SLUG}_default"
 ERRORS = (subprocess.SubprocessError, psycopg.Error, AssertionError)
@@ -29,7 +29,7 @@ class Executor:
         self.executed: list[Fault] = []
         self.failed: list[Fault] = []
         self.broker_away: Fault | None = None
-        """The fault because of which the broker can confirm nothing at the moment."""
+        """The active fault that prevents the broker from confirming messages."""
         self._stack = stack
         self._ledger = ledger
         self._plan = plan
@@ -46,7 +46,7 @@ class Executor:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Start no more faults, end those that are active, and heal everything."""
+        """Start no more faults, end the active ones, and undo the remaining effects."""
         self._over.set()
         with self._changed:
             self._changed.notify_all()
@@ -60,7 +60,7 @@ class Executor:
             if self._over.wait(max(0, self._began + fault.at - time.monotonic())):
                 return
             with self._changed:
-                self._changed.wait_for(lambda: self._over.is_set() or self._is_free(fault))  # noqa: B023 (waits here)
+                self._changed.wait_for(lambda: self._over.is_set() or self._is_free(fault))  # noqa: B023 (called at once)
                 if self._over.is_set():
                     return
                 self._active.append(fault)
@@ -112,12 +112,12 @@ class Executor:
                 "cut": lambda: faults.cut_off_container(name, fault.service),
                 "memory alarm": lambda: faults.memory_alarm(self._stack),
             }
-            with contexts[fault.kind](), self._noticed(fault):
+            with contexts[fault.kind](), self._tracked(fault):
                 self._over.wait(fault.seconds)
 
     @contextlib.contextmanager
-    def _noticed(self, fault: Fault) -> Iterator[None]:
-        """Set `broker_away` during a fault after which the broker answers nothing."""
+    def _tracked(self, fault: Fault) -> Iterator[None]:
+        """Set `broker_away` during a fault that makes the broker unavailable."""
         if fault.service != "rabbitmq" or fault.kind == "memory alarm":
             yield
             return
@@ -128,7 +128,7 @@ class Executor:
             self.broker_away = None
 
     def _number(self, fault: Fault) -> int:
-        """Return the number of the container: of the workers, one that exists."""
+        """Return the number of the fault's container. A worker's number is mapped to an existing container."""
         if fault.service != "worker":
             return 1
         names = faults.docker("ps", "--all", "--format", "{{.Names}}", *of_project("worker")).split()
@@ -138,10 +138,10 @@ class Executor:
     def _end_sessions(self, chance: random.Random) -> None:
         others = """
             SELECT pid FROM pg_stat_activity
-            WHERE backend_type = 'client backend' AND application_name <> %(ours)s AND pid <> pg_backend_pid()
+            WHERE backend_type = 'client backend' AND application_name <> %(checker)s AND pid <> pg_backend_pid()
             ORDER BY pid
         """
-        pids = [pid for (pid,) in self._ledger.execute(others, ours=OURS)]
+        pids = [pid for (pid,) in self._ledger.execute(others, checker=APPLICATION_NAME)]
         chosen = chance.sample(pids, chance.randint(min(1, len(pids)), len(pids)))
         self._ledger.execute("SELECT pg_terminate_backend(pid) FROM unnest(%(pids)s::int[]) AS pid", pids=chosen)
 
@@ -155,16 +155,16 @@ def of_project(service: str = "") -> tuple[str, ...]:
 
 
 def is_ready(name: str, kind: str) -> bool:
-    """Return whether a fault can be executed: the container runs, and answers if its help is needed."""
+    """Return whether a fault can be executed: the container runs, and is healthy if the fault uses its service."""
     state = json.loads(faults.docker("inspect", "--format", "{{json .State}}", name))
-    needs_answer = kind in {"purge", "memory alarm", "end sessions"}
+    uses_service = kind in {"purge", "memory alarm", "end sessions"}
     return bool(state["Status"] == "running" and state["Pid"]) and (
-        not needs_answer or state["Health"]["Status"] == "healthy"
+        not uses_service or state["Health"]["Status"] == "healthy"
     )
 
 
 def heal() -> None:
-    """Undo the pauses and cuts that a failed fault has left."""
+    """Undo the pauses and disconnections that a failed fault has left."""
     for name in faults.docker("ps", "--format", "{{.Names}}", "--filter", "status=paused", *of_project()).split():
         faults.docker("unpause", name)
     for line in faults.docker(

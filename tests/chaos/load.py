@@ -18,8 +18,8 @@ CALM, HEAVY = 2.0, 12.0
 """Requests per second: far below and above the capacity of two workers."""
 
 BACKLOG = 1000
-"""Unfinished runs at which no more requests are sent, so that the backlog can be drained at the end. It is far more
-than a purge of the queue leaves behind: load and backlog have to go on after that.
+"""Unfinished runs at which the load pauses, so that the backlog can be drained at the end. The limit is far above the
+number of runs after a purge of the queue, so that load and backlog continue after it.
 """
 
 CHAIN = """
@@ -52,7 +52,7 @@ def draw(chance: random.Random) -> Request:
 
 
 def make_rates(seed: int, minutes: float, *, hurried: bool = False) -> list[tuple[float, float]]:
-    """Return the phases of the load as (end in seconds, requests per second); a `hurried` load never rests."""
+    """Return the phases of the load as (end in seconds, requests per second); a `hurried` load has no calm phase."""
     if hurried:
         return [(minutes * 60, HEAVY)]
     chance = random.Random(f"{seed}/rates")
@@ -69,10 +69,10 @@ class Load:
     """Senders in the background.
 
     Args:
-        seed: of every random decision.
+        seed: seed of every random decision.
         rates: phases of `make_rates`.
         unfinished: returns the number of unfinished runs.
-        running: returns the ids of running ones.
+        running: returns the ids of running runs.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Load:
         running: Callable[[], list[str]],
     ) -> None:
         self.accepted: dict[str, Request] = {}
-        self.refused: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
         self.revoked: set[str] = set()
         """Runs for which a revocation was requested."""
         self._seed = seed
@@ -99,13 +99,13 @@ class Load:
         ]
 
     def start(self) -> None:
-        """Start to send."""
+        """Start sending."""
         self._began = time.monotonic()
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Send no more, and wait for the answers."""
+        """Stop sending, and wait for the responses."""
         self._over.set()
         for thread in self._threads:
             thread.join(timeout=90)
@@ -124,14 +124,14 @@ class Load:
                     continue
                 request = draw(chance)
                 try:
-                    answer = http.post(f"/tasks/{request.task}", params=request.arguments)
+                    response = http.post(f"/tasks/{request.task}", params=request.arguments)
                 except httpx2.HTTPError as error:
-                    self.refused[type(error).__name__] += 1
+                    self.errors[type(error).__name__] += 1
                     continue
-                if answer.status_code == 202:
-                    self.accepted[answer.json()["task_id"]] = request
+                if response.status_code == 202:
+                    self.accepted[response.json()["task_id"]] = request
                 else:
-                    self.refused[str(answer.status_code)] += 1
+                    self.errors[str(response.status_code)] += 1
 
     def _revoke(self, chance: random.Random) -> None:
         with self._client() as http:
@@ -139,15 +139,15 @@ class Load:
                 if not (running := self._running()):
                     continue
                 run_id = chance.choice(running)
-                self.revoked.add(run_id)  # a request without an answer may have revoked it
+                self.revoked.add(run_id)  # a request without a response may have revoked it
                 try:
                     http.delete(f"/tasks/{run_id}")
                 except httpx2.HTTPError as error:
-                    self.refused[f"DELETE {type(error).__name__}"] += 1
+                    self.errors[f"DELETE {type(error).__name__}"] += 1
 
     def _chain(self, chance: random.Random) -> None:
         while not self._over.wait(chance.uniform(40, 80)):
             try:
                 faults.docker("exec", faults.container("backend"), "python", "-c", CHAIN)
             except subprocess.SubprocessError:
-                self.refused["chain"] += 1
+                self.errors["chain"] += 1

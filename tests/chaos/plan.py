@@ -18,16 +18,16 @@ DECK = {
     "scale": ("worker",),
     "memory alarm": ("rabbitmq",),
 }
-"""Kinds of faults and their services, each as often as it occurs before the deck is dealt again."""
+"""Kinds of faults and their services, each as often as it occurs in one deck."""
 
 INSTANT = {"kill": 10.0, "restart": 20.0, "end sessions": 2.0, "purge": 2.0, "scale": 10.0}
 """Seconds that a container takes to recover from faults without a duration."""
 
 HURRIED = frozenset({"worker", "rabbitmq", "db", "backend"})
-"""The services that deliver runs: a short schedule has no time for others."""
+"""The services that deliver runs. A short schedule has no time for others."""
 
 BURST = 15.0
-"""Longest duration of `kill pool processes`: a run is given up when it has lost its process six times."""
+"""Maximum duration of `kill pool processes`, because a run fails when it has lost its process six times."""
 
 FIRST, QUIET = 15.0, 5.0
 """Seconds before the first fault, and after the last."""

@@ -19,9 +19,12 @@ from tests.variants import ANSWERS, CHOICES, TEMPLATE, Variant
 COOKIECUTTER = Path(sys.executable).parent / "cookiecutter"
 
 
-def run_cookiecutter(folder: Path, *answers: str, hooks: str = "yes") -> subprocess.CompletedProcess[str]:
-    """Render by the command that users type; return its exit status and output."""
+def run_cookiecutter(
+    folder: Path, *answers: str, hooks: str = "yes", overwrite: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run the command that users run; return the process."""
     options: list[str | Path] = ["--no-input", "--accept-hooks", hooks, "--output-dir", folder]
+    options += ["--overwrite-if-exists"] * overwrite
     command: list[str | Path] = [COOKIECUTTER, *options, TEMPLATE, *answers]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
@@ -97,7 +100,7 @@ def test_text_is_rendered_as_entered(render: Render) -> None:
     odd = {
         "project_name": """A "quoted" 'name' \\ with {braces}, $(true), `ticks`, #, : and 😀""",
         "project_slug": "odd",
-        "description": """Says "no" to 'yes': 100 % <b>bold</b> | $HOME \\n 😀""",
+        "description": """Quotes "no" and 'yes': 100 % <b>bold</b> | $HOME \\n 😀""",
         "author_name": "Ørsted & Söhne, \"Inc.\" \\ 'GmbH'",
     }
     project = render(Variant.of(), **odd)
@@ -131,20 +134,12 @@ def test_secrets_are_private_and_ignored_by_git(render: Render) -> None:
 def test_rendering_again_keeps_the_secrets(tmp_path: Path) -> None:
     run_cookiecutter(tmp_path)
     before = (tmp_path / "my-service" / ".env").read_text()
-    command: list[str | Path] = [
-        COOKIECUTTER,
-        "--no-input",
-        "--overwrite-if-exists",
-        "--output-dir",
-        tmp_path,
-        TEMPLATE,
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert run_cookiecutter(tmp_path, overwrite=True).returncode == 0
     assert (tmp_path / "my-service" / ".env").read_text() == before
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose is not installed")
-def test_compose_names_the_fix_without_hooks(tmp_path: Path) -> None:
+def test_compose_error_names_the_fix_when_hooks_were_skipped(tmp_path: Path) -> None:
     assert run_cookiecutter(tmp_path, hooks="no").returncode == 0
     project = tmp_path / "my-service"
     assert not (project / ".env").exists()
@@ -161,23 +156,14 @@ def test_next_steps_are_printed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ci", CHOICES["ci"])
-def test_no_folder_is_empty(render: Render, ci: str) -> None:
+def test_folders_are_never_empty(render: Render, ci: str) -> None:
     project = render(Variant.of(ci=ci))
     assert [path for path in project.path.rglob("*") if path.is_dir() and not any(path.iterdir())] == []
 
 
-def test_rendering_again_keeps_the_files_of_a_folder_that_the_template_leaves_empty(tmp_path: Path) -> None:
+def test_rendering_again_keeps_own_files_in_folders_that_rendered_empty(tmp_path: Path) -> None:
     own = tmp_path / "my-service" / ".github" / "workflows" / "own.yml"
     own.parent.mkdir(parents=True)
     own.write_text("on: push\n", encoding="utf-8")
-    command: list[str | Path] = [
-        COOKIECUTTER,
-        "--no-input",
-        "--overwrite-if-exists",
-        "--output-dir",
-        tmp_path,
-        TEMPLATE,
-        "ci=none",
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert run_cookiecutter(tmp_path, "ci=none", overwrite=True).returncode == 0
     assert own.read_text(encoding="utf-8") == "on: push\n"

@@ -62,7 +62,7 @@ def defaults() -> dict[str, object]:
 
 
 def rendered(**typed: str) -> dict[str, str] | None:
-    """Return the text of every file with these answers, or none if the hook rejects them."""
+    """Return the text of every file with these answers, or none if the hook rejects the answers."""
     answers = {**defaults(), **typed}
     hook, files = template()
     with contextlib.redirect_stderr(io.StringIO()):
@@ -107,7 +107,6 @@ def is_invisible(text: str) -> bool:
     return not text.strip() or not text.isprintable()
 
 
-def test_files_with_free_text_are_known() -> None:
-    """Any other file does not depend on it."""
+def test_free_text_occurs_only_in_known_files() -> None:
     _, files = template()
     assert set(files) == {"LICENSE", "README.md", "QUICK_ACCESS.md", "backend/pyproject.toml", "backend/app/about.json"}

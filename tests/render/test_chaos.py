@@ -55,12 +55,14 @@ def test_bug_can_be_planted(projects: list[Project], tmp_path: Path, bug: str) -
     shutil.copytree(projects[0].path / core, tmp_path / core)
     BUGS[bug].plant(tmp_path)
     changed = (tmp_path / core / BUGS[bug].file).read_text(encoding="utf-8")
-    assert changed == projects[0].files[(core / BUGS[bug].file).as_posix()].replace(BUGS[bug].sound, BUGS[bug].broken)
+    assert changed == projects[0].files[(core / BUGS[bug].file).as_posix()].replace(
+        BUGS[bug].original, BUGS[bug].broken
+    )
     assert BUGS[bug].broken in changed
 
 
-def test_bug_whose_string_is_missing_is_an_error(projects: list[Project]) -> None:
-    with pytest.raises(ValueError, match="is there 0 times"):
+def test_bug_is_rejected_when_its_string_is_missing(projects: list[Project]) -> None:
+    with pytest.raises(ValueError, match="occurs 0 times"):
         Bug("celery.py", "nonesuch", "").plant(projects[0].path)
 
 
@@ -96,6 +98,7 @@ def sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def note(sink: str, step: str, attempt: int, run_id: str = "a") -> None:
+    """Write a step of an attempt to the sink."""
     record = {"run_id": run_id, "step": step, "attempt": attempt, "owner": f"{attempt}@host"}
     httpx2.post(f"{sink}/effects", json=record).raise_for_status()
 
@@ -119,13 +122,13 @@ def test_ledger_counts_repeated_and_overlapping_effects(sink: str) -> None:
         note(sink, step, attempt)
     for attempt, step in ((1, "begun"), (1, "done"), (2, "begun"), (2, "over")):
         note(sink, step, attempt, "b")
-    assert (account.begun("a"), account.begun("b"), account.begun("c")) == (2, 2, 0)
+    assert (account.attempts("a"), account.attempts("b"), account.attempts("c")) == (2, 2, 0)
     assert (account.repeated("done", ["a", "b"]), account.repeated("begun", ["a", "b"])) == (1, 2)
     assert overlapping(account.effects(["a", "b"])) == {("a", 1, "1@host")}
     assert account.effects_after(6) == account.effects(["a", "b"])[6:]
 
 
-def test_attempts_one_after_the_other_do_not_overlap() -> None:
+def test_consecutive_attempts_do_not_overlap() -> None:
     steps = [(1, "begun"), (2, "begun"), (2, "done"), (3, "begun"), (3, "over")]
     effects = [Effect(seq, 0.0, "a", step, attempt, "") for seq, (attempt, step) in enumerate(steps)]
     assert overlapping(effects) == set()

@@ -9,20 +9,20 @@ import pytest
 from tests.project import Project
 from tests.render.conftest import Distinct
 
-OURS = {"backend", "worker", "flower"}
+OWN_SERVICES = {"backend", "worker", "flower"}
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose is not installed")
 
 
 @pytest.fixture(scope="session")
 def composed(distinct: Distinct) -> list[Project]:
-    """Select projects that differ for compose."""
+    """Select projects that differ in the files that compose reads."""
     return list(distinct(lambda path: path in {"docker-compose.yml", ".env.example"}))
 
 
 def test_services_and_volumes_follow_from_the_answers(composed: list[Project]) -> None:
     for project in composed:
-        services = {"db", "rabbitmq", "test"} | OURS
+        services = {"db", "rabbitmq", "test"} | OWN_SERVICES
         volumes = {"db-data", "rabbitmq-data"}
         if project.variant["result_backend"] == "redis":
             services.add("redis")
@@ -40,7 +40,7 @@ def test_ports_are_bound_to_localhost(composed: list[Project]) -> None:
         assert {int(port["published"]) for port in ports} == {5432, 5672, 15672, 8060, 5555}, project.variant.id
 
 
-def test_services_have_a_health_check_a_memory_limit_rotated_logs_and_a_restart_policy(composed: list[Project]) -> None:
+def test_services_have_health_check_memory_limit_log_rotation_and_restart_policy(composed: list[Project]) -> None:
     for project in composed:
         for name, service in project.compose["services"].items():
             where = f"{project.variant.id}: {name}"
@@ -54,7 +54,7 @@ def test_services_have_a_health_check_a_memory_limit_rotated_logs_and_a_restart_
 
 def test_own_services_run_unprivileged_from_one_image(composed: list[Project]) -> None:
     for project in composed:
-        services = [project.compose["services"][name] for name in sorted(OURS)]
+        services = [project.compose["services"][name] for name in sorted(OWN_SERVICES)]
         assert len({service["image"] for service in services}) == 1
         for service in services:
             assert service["read_only"] is True
@@ -96,21 +96,21 @@ def test_variables_of_the_example_are_all_used(composed: list[Project]) -> None:
         assert [name for name in project.env if f"${{{name}" not in compose] == [], project.variant.id
 
 
-def test_owner_variables_have_a_place_of_their_own(composed: list[Project], tmp_path: Path) -> None:
-    """The block is far from every line that an answer changes, and reaches the services built from backend/."""
+def test_owner_variables_reach_the_services_built_from_backend(composed: list[Project], tmp_path: Path) -> None:
+    """Their block is away from lines that answers change, so that updates do not conflict with it."""
     for project in composed:
         text = project.files["docker-compose.yml"]
         file = tmp_path / "docker-compose.yml"
         file.write_text(text.replace("&environment {}", "&environment\n  MAIL_HOST: mail"), encoding="utf-8")
         options = ["--env-file", str(project.path / ".env"), "--file", str(file), "--profile", "*"]
         parsed = json.loads(project.run("docker", "compose", *options, "config", "--format", "json").stdout)
-        for name in {*OURS, "test"}:
+        for name in {*OWN_SERVICES, "test"}:
             assert parsed["services"][name]["environment"]["MAIL_HOST"] == "mail", project.variant.id
         assert "MAIL_HOST" not in parsed["services"]["db"]["environment"]
 
 
-def test_broker_definitions_are_split_by_secrecy(projects: list[Project]) -> None:
-    """Users are filled in from .env; the topology is a plain file, which a restart of the broker applies."""
+def test_broker_definitions_contain_no_users(projects: list[Project]) -> None:
+    """Users come from .env. The topology is a plain file, which a restart of the broker applies."""
     definitions = {project.files["rabbitmq/definitions.json"] for project in projects}
     assert len(definitions) == 1
     assert set(json.loads(definitions.pop())) == {"exchanges", "queues", "bindings", "policies"}

@@ -1,4 +1,4 @@
-"""The interface of the template. Projects follow it for years, so answers and values are never renamed or removed."""
+"""The interface of the template: released answers and values are never renamed or removed."""
 
 import re
 import tomllib

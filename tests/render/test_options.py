@@ -75,7 +75,7 @@ def test_option_is_rendered_completely_or_not_at_all(projects: list[Project], an
 
 @pytest.mark.parametrize("answer", MARKS, ids=lambda answer: f"{answer[0]}-{answer[1]}")
 def test_option_marks_no_form_that_occurs_without_it(answer: tuple[str, Value]) -> None:
-    """This covers every combination of answers: a form occurs only with the answers on the way to it."""
+    """This covers every combination of answers: a form occurs only with the answers that lead to it."""
     name, value = answer
     mark = re.compile(MARKS[answer])
     for form, answers in PIECES.occurrences:
@@ -104,7 +104,7 @@ def test_application_modules_are_the_same_in_every_variant(texts: Texts) -> None
 def test_dependencies_are_all_used(projects: list[Project]) -> None:
     """Every dependency is imported, or loaded by name."""
     named = {"celery[redis]": "celery", "psycopg[binary]": "psycopg", "sqlalchemy[asyncio]": "sqlalchemy"}
-    by_name_only = {"flower", "psycopg"}  # started by compose; loaded by SQLAlchemy
+    by_name_only = {"flower", "psycopg", "httptools", "uvloop"}  # started by compose; loaded by SQLAlchemy and uvicorn
     for project in projects:
         code = "\n".join(text for path, text in project.files.items() if path.endswith(".py"))
         imported = {word.replace("_", "-") for word in re.findall(r"^(?:from|import) (\w+)", code, re.M)}

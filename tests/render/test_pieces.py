@@ -1,7 +1,7 @@
 """The pieces of the template: few answers each, and every form rendered.
 
-`tools/pieces.py` finds statically which answers a piece reads, and so every form it can have. A project consists of
-forms, whatever the answers are. The covering set of variants contains every form, so the other tests check each form.
+`tools/pieces.py` finds statically which answers a piece reads, and so every form it can have. Any project consists of
+forms. The covering set of variants contains every form, so the other tests check each form.
 """
 
 import json
@@ -52,7 +52,7 @@ def test_projects_are_assembled_from_their_forms(projects: list[Project]) -> Non
 
 
 def test_python_is_copied_unless_its_name_has_a_condition() -> None:
-    """Cookiecutter renders a conditional name only together with the text, which must have no Jinja then."""
+    """Cookiecutter renders a conditional name only together with the text, so that text must have no Jinja."""
     for piece in (piece for piece in PIECES.files if re.search(r"\.py\b(?!.*\.toml)", piece)):
         text = (PIECES.root / PROJECT / piece).read_text(encoding="utf-8")
         assert PIECES.is_copied(piece) is ("{%" not in piece), piece
@@ -105,12 +105,12 @@ def write(path: Path, text: str) -> None:
         ("{% if cookiecutter.__flag %}x{% endif %}", "ab"),
         ("{% for part in cookiecutter.__ab.split() %}{{ part }}{% endfor %}{{ cookiecutter.d }}", "abd"),
         ('{% include "part-" ~ cookiecutter.b ~ ".txt" %}', "b"),
-        ('{% import "macros/m.jinja" as m with context %}{{ m.say() }}', "c"),
+        ('{% import "macros/m.jinja" as m with context %}{{ m.text() }}', "c"),
         ("{% set x = cookiecutter.c %}{{ x }}{{ cookiecutter.a if cookiecutter.b == '1' }}", "abc"),
     ],
 )
-def test_reads_are_found_through(template: Template, text: str, reads: str) -> None:
-    write(template.root / "templates" / "macros" / "m.jinja", "{% macro say() %}{{ cookiecutter.c }}{% endmacro %}")
+def test_reads_are_found_in_every_construct(template: Template, text: str, reads: str) -> None:
+    write(template.root / "templates" / "macros" / "m.jinja", "{% macro text() %}{{ cookiecutter.c }}{% endmacro %}")
     write(template.root / PROJECT / "piece.txt", text)
     assert template.reads["piece.txt"] == set(reads)
 

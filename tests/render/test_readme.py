@@ -1,7 +1,6 @@
 """The template's README: its commands work and its tables are complete."""
 
 import re
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.project import copy_template
 from tests.variants import ANSWERS, CHOICES, STRUCTURE, TEMPLATE, product
 
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
 
 def test_render_command_works_at_the_prompts(tmp_path: Path) -> None:
-    """Run it literally, in a clone, and accept every default with the enter key."""
+    """Run the command in a clone, and accept every default with the enter key."""
     assert "`uvx cookiecutter .`" in README
     clone = tmp_path / "flowerpot"
-    ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache")
-    shutil.copytree(TEMPLATE, clone, ignore=ignored)
+    copy_template(clone)
     enter = "\n" * len([name for name in ANSWERS if not name.startswith("_")])
     done = subprocess.run(
         ["uvx", "cookiecutter", "."], cwd=clone, input=enter, capture_output=True, text=True, timeout=120

@@ -5,7 +5,7 @@ import itertools
 from tests.variants import CHOICES, COVERING, OAUTH, STRUCTURE, Variant, covering
 
 
-def test_pairs_of_answers_are_all_rendered_and_those_of_the_structure_started() -> None:
+def test_pairs_of_answers_are_all_covered() -> None:
     for names, variants, without in ((tuple(CHOICES), covering(), ()), (STRUCTURE, COVERING, OAUTH)):
         for one, other in itertools.combinations(names, 2):
             values = [[value for value in CHOICES[name] if value not in without] for name in (one, other)]

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.project import copy_template
 from tests.variants import ANSWERS, TEMPLATE
 
 BIN = Path(sys.executable).parent
 COOKIECUTTER = str(BIN / "cookiecutter")
 Files = dict[str, bytes]
-LEFT_BEHIND = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
 
 
 def cookiecutter(*arguments: str | Path, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ def test_answers_are_read_from_a_replay(plain: Files, tmp_path: Path) -> None:
 
 
 def test_archive_renders_the_same(plain: Files, tmp_path: Path) -> None:
-    shutil.copytree(TEMPLATE, tmp_path / "packed" / "flowerpot", ignore=LEFT_BEHIND)
+    copy_template(tmp_path / "packed" / "flowerpot")
     archive = shutil.make_archive(str(tmp_path / "flowerpot"), "zip", tmp_path / "packed", "flowerpot")
     assert zipfile.is_zipfile(archive)
     done = cookiecutter("--no-input", archive, folder=tmp_path)
@@ -81,7 +81,7 @@ def test_archive_renders_the_same(plain: Files, tmp_path: Path) -> None:
 def test_repository_renders_the_same_at_a_tag(plain: Files, tmp_path: Path) -> None:
     """Use the tag in README.md, with a later commit on the main branch."""
     origin = tmp_path / "flowerpot.git"
-    shutil.copytree(TEMPLATE, origin, ignore=LEFT_BEHIND)
+    copy_template(origin)
     tag = f"v{ANSWERS['__version']}"
     assert f"`--checkout {tag}`" in (TEMPLATE / "README.md").read_text(encoding="utf-8")
     git = ["git", "-c", "user.name=flowerpot", "-c", "user.email=flowerpot@localhost"]
@@ -108,12 +108,13 @@ def test_defaults_render_the_same_without_hooks(plain: Files, tmp_path: Path) ->
 def test_rendering_needs_no_program_and_no_network(plain: Files, tmp_path: Path) -> None:
     """Use an empty PATH, and a Python that rejects every connection."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import socket\ndef refuse(*_): raise OSError('network access')\nsocket.socket.connect = refuse\n",
+        "import socket\ndef reject(*_): raise OSError('network access')\nsocket.socket.connect = reject\n",
         encoding="utf-8",
     )
     assert hasattr(socket.socket, "connect")
     done = cookiecutter(TEMPLATE, "--no-input", folder=tmp_path, PATH="/nowhere", PYTHONPATH=str(tmp_path))
     assert rendered(done, tmp_path / "my-service") == plain
+    assert "docker: not found (install it" in done.stdout
 
 
 def test_prompts_take_text_literally(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_prompts_take_text_literally(tmp_path: Path) -> None:
                 shown += os.read(terminal, 65536).decode(errors="replace")
         shown = ""
         os.write(terminal, f"{typed.get(name, '')}\n".encode())
-    with contextlib.suppress(OSError):  # which is how a terminal ends
+    with contextlib.suppress(OSError):  # raised when the terminal is closed
         while time.monotonic() < deadline:
             shown += os.read(terminal, 65536).decode(errors="replace")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown

@@ -1,4 +1,4 @@
-"""A person's browser: Chromium without a window."""
+"""Headless Chromium that is logged in to Flower."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.stack.conftest import Stack
 
-ONLY_HERE = "MAP * ~NOTFOUND, EXCLUDE localhost"
+LOCALHOST_ONLY = "MAP * ~NOTFOUND, EXCLUDE localhost"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-def executable() -> str:
-    """The browser that is on the path, or else Playwright's own; empty when there is neither."""
+def find_executable() -> str:
+    """Return the path of an installed browser, else of Playwright's own, else an empty string."""
     if found := next(filter(None, map(shutil.which, NAMES)), None):
         return found
     with sync_playwright() as playwright:
@@ -24,16 +24,17 @@ def executable() -> str:
 
 
 @contextmanager
-def opened(stack: Stack, **options: Any) -> Iterator[Page]:
-    """A page of a browser that is logged in to Flower and can reach nothing but this machine.
+def open_page(stack: Stack, **options: Any) -> Iterator[Page]:
+    """Open a page in a browser that is logged in to Flower and can connect only to localhost.
 
-    At the end it fails for every error that a script of the pages has made meanwhile.
+    Raises:
+        AssertionError: at the end, if a script of a page raised an error.
     """
     errors: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=executable(),
-            args=["--no-sandbox", f"--host-resolver-rules={ONLY_HERE}"],
+            executable_path=find_executable(),
+            args=["--no-sandbox", f"--host-resolver-rules={LOCALHOST_ONLY}"],
         )
         login = stack.flower_login
         if "auth" in login:
@@ -53,7 +54,7 @@ def opened(stack: Stack, **options: Any) -> Iterator[Page]:
     assert errors == []
 
 
-def keep(page: Page, folder: Path | None, name: str) -> None:
-    """Take a picture for the documents, when they are written anew."""
+def save_screenshot(page: Page, folder: Path | None, name: str) -> None:
+    """Save a screenshot of a page, if a folder is given."""
     if folder is not None:
         page.screenshot(path=folder / f"{name}.png")

@@ -1,4 +1,4 @@
-"""A variant in containers: started once for all tests of it, taken down with its data after them."""
+"""A variant in containers: started once for all of its tests, and removed with its data after them."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ from tests.project import Project
 from tests.variants import COVERING, STRUCTURE, Variant, product
 
 SLUG = "flowerpot-stack"
-OURS = ("backend", "worker", "flower")
+OWN_SERVICES = ("backend", "worker", "flower")
 ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 
 
 def wait_until(probe: Callable[[], Any], timeout: float, message: str) -> Any:
-    """What `probe` gives once that is true; the only place in these tests that sleeps."""
+    """Return the first true value of `probe`. Tests wait for conditions here instead of sleeping."""
     deadline = time.monotonic() + timeout
     while not (seen := probe()):
         assert time.monotonic() < deadline, f"waited {timeout} s for {message}, last seen: {seen!r}"
@@ -31,7 +31,7 @@ def wait_until(probe: Callable[[], Any], timeout: float, message: str) -> Any:
 
 
 class Stack:
-    """The services of a variant, from outside."""
+    """The services of a variant, as seen by a client."""
 
     def __init__(self, project: Project, features: Path | None = None, services: Path | None = None) -> None:
         """Take a rendered project, and add features and services to it.
@@ -44,54 +44,54 @@ class Stack:
             shutil.copytree(services, project.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         self.project = project
         self.variant = project.variant
-        self.said_at_start = ""
+        self.startup_logs = ""
 
     def compose(self, *arguments: str, **env: str) -> str:
-        """Run docker compose in the project; returns what it printed."""
+        """Run docker compose in the project; return its output."""
         return self.project.run("docker", "compose", *arguments, env=env).stdout
 
     def up(self, *options: str, **env: str) -> None:
-        """Start what does not run, and wait until all is healthy."""
+        """Start the services that do not run, and wait until all are healthy."""
         self.compose("up", "--wait", "--wait-timeout", "120", *options, **env)
 
     def health(self) -> dict[str, str]:
-        """The health of each service that runs; of several containers, of one that is not healthy."""
+        """Return the health of each running service. One unhealthy container makes its service unhealthy."""
         listed = [json.loads(line) for line in self.compose("ps", "--format", "json").splitlines()]
         listed.sort(key=lambda container: container["Health"] != "healthy")
         return {container["Service"]: container["Health"] for container in listed}
 
     @property
     def services(self) -> set[str]:
-        """What `docker compose up` starts."""
+        """The services that `docker compose up` starts."""
         return set(self.compose("config", "--services").split())
 
     def is_healthy(self) -> bool:
-        """Whether all that `docker compose up` starts runs and is healthy."""
+        """Return whether every service that `docker compose up` starts is healthy."""
         return self.health() == dict.fromkeys(self.services, "healthy")
 
     def down(self) -> None:
-        """Leave nothing behind."""
+        """Remove all containers, networks and volumes."""
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
 
     def close(self) -> None:
-        """Close the clients that were used."""
+        """Close the HTTP clients."""
         for client in vars(self).values():
             if isinstance(client, httpx2.Client):
                 client.close()
 
     @cached_property
     def api(self) -> httpx2.Client:
-        """The API."""
+        """A client of the API."""
         return httpx2.Client(base_url="http://localhost:8060", timeout=70)
 
     @cached_property
     def flower(self) -> httpx2.Client:
-        """Flower, with the credentials that it asks for."""
+        """A client of Flower, with credentials."""
         return httpx2.Client(base_url="http://localhost:5555", timeout=20, **self.flower_login)
 
     @cached_property
     def flower_login(self) -> dict[str, Any]:
-        """What a client needs to be let in by Flower."""
+        """The options of a client that log it in to Flower."""
         env = self.project.env
         if self.variant["flower_auth"] == "basic":
             return {"auth": (env["FLOWER_USER"], env["FLOWER_PASSWORD"])}
@@ -102,13 +102,13 @@ class Stack:
 
     @cached_property
     def broker(self) -> httpx2.Client:
-        """RabbitMQ's management API."""
+        """A client of RabbitMQ's management API."""
         env = self.project.env
         auth = (env["RABBITMQ_DEFAULT_USER"], env["RABBITMQ_DEFAULT_PASS"])
         return httpx2.Client(base_url="http://localhost:15672/api", timeout=20, auth=auth)
 
-    def fill_in(self) -> None:
-        """Write into .env what a person has to, where people log in to Flower with an account elsewhere."""
+    def fill_in_env(self) -> None:
+        """Set the values in .env that the user has to enter for a login provider."""
         values = {
             "FLOWER_AUTH": "'ann@example.com|bob@example.com'",
             "FLOWER_OAUTH2_KEY": "the-key",
@@ -122,14 +122,14 @@ class Stack:
         text = "\n".join(f"{name}{equals}{values.get(name, value)}" for name, equals, value in lines)
         file.write_text(f"{text}\n", encoding="utf-8")
 
-    def accept(self, task: str, **arguments: Any) -> str:
-        """Send a task by the API; returns the id of its run."""
-        answer = self.api.post(f"/tasks/{task}", params=arguments)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["task_id"])
+    def enqueue(self, task: str, **arguments: Any) -> str:
+        """Submit a task to the API; return the id of its run."""
+        response = self.api.post(f"/tasks/{task}", params=arguments)
+        assert response.status_code == 202, response.text
+        return str(response.json()["task_id"])
 
-    def end_of(self, task_id: str, timeout: float = 30) -> dict[str, Any]:
-        """The run, once it has ended."""
+    def wait_for_end(self, task_id: str, timeout: float = 30) -> dict[str, Any]:
+        """Return a run once it has ended."""
 
         def ended() -> dict[str, Any] | None:
             run = self.api.get(f"/tasks/{task_id}").json()
@@ -139,15 +139,15 @@ class Stack:
         return run
 
     def wait_for_start(self, *task_ids: str) -> None:
-        """Return when these runs are at work."""
+        """Wait until these runs are executing."""
 
-        def at_work() -> bool:
+        def are_started() -> bool:
             return all(self.api.get(f"/tasks/{task_id}").json()["state"] == "STARTED" for task_id in task_ids)
 
-        wait_until(at_work, 30, f"{task_ids} to be at work")
+        wait_until(are_started, 30, f"{task_ids} to start")
 
     def history(self, **filters: Any) -> list[dict[str, Any]]:
-        """Every run in the history that the filters let pass."""
+        """Return every run in the history that matches the filters."""
         runs: list[dict[str, Any]] = []
         while True:
             page = self.api.get("/tasks/history", params={"limit": 500, **filters}).json()
@@ -156,14 +156,14 @@ class Stack:
                 return runs
             filters["cursor"] = page["next_cursor"]
 
-    def in_flower(self, task_id: str, state: str, timeout: float = 20) -> dict[str, Any]:
-        """What Flower knows of a run, once it knows that state of it."""
+    def wait_for_flower(self, task_id: str, state: str, timeout: float = 20) -> dict[str, Any]:
+        """Return a run as shown by Flower, once Flower has received this state."""
 
-        def known() -> dict[str, Any] | None:
-            answer = self.flower.get(f"/api/task/info/{task_id}")
-            return answer.json() if answer.status_code == 200 and answer.json()["state"] == state else None
+        def shown() -> dict[str, Any] | None:
+            response = self.flower.get(f"/api/task/info/{task_id}")
+            return response.json() if response.status_code == 200 and response.json()["state"] == state else None
 
-        task: dict[str, Any] = wait_until(known, timeout, f"Flower to see {task_id} as {state}")
+        task: dict[str, Any] = wait_until(shown, timeout, f"Flower to show {task_id} as {state}")
         return task
 
 
@@ -193,13 +193,13 @@ def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Stack]:
     """Build the images of a variant and start its services."""
     variant, extras = request.param
     stack = Stack(render(variant, project_slug=SLUG), *extras)
-    stack.fill_in()
+    stack.fill_in_env()
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(stack.down)
         cleanup.callback(stack.close)
         stack.compose("--profile", "*", "build")
         stack.up()
-        stack.said_at_start = stack.compose("logs", "--no-log-prefix", *OURS)
+        stack.startup_logs = stack.compose("logs", "--no-log-prefix", *OWN_SERVICES)
         yield stack
 
 

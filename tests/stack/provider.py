@@ -1,6 +1,6 @@
-"""A provider of accounts as GitHub, GitLab and Okta are, for the tests: it runs beside Flower, in its network.
+"""OAuth 2 provider with the paths of GitHub, GitLab and Okta. It runs in Flower's network namespace.
 
-Whoever comes is the person that the parameter `login` names.
+The parameter `login` selects the user.
 """
 
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ app = FastAPI()
 @app.get("/oauth/authorize")
 @app.get("/oauth2/v1/authorize")
 def authorize(redirect_uri: str, state: str, client_id: str, login: str) -> RedirectResponse:
-    """Send the person back, with a code."""
+    """Redirect the browser to Flower with a code."""
     if client_id != "the-key":
         raise HTTPException(400, "unknown client")
     return RedirectResponse(f"{redirect_uri}?code={login}&state={state}", 302)
@@ -27,7 +27,7 @@ def authorize(redirect_uri: str, state: str, client_id: str, login: str) -> Redi
 @app.post("/oauth/token")
 @app.post("/oauth2/v1/token")
 async def token(request: Request) -> dict[str, str]:
-    """A token for a code, to who knows the secret."""
+    """Return a token for a code, if the client secret is right."""
     form = dict(parse_qsl((await request.body()).decode()))
     if form["client_secret"] != "the-secret":
         raise HTTPException(401, "wrong secret")
@@ -36,14 +36,14 @@ async def token(request: Request) -> dict[str, str]:
 
 @app.get("/api/v3/user/emails")
 def github(authorization: Annotated[str, Header()]) -> list[dict[str, Any]]:
-    """Addresses, as GitHub gives them."""
+    """Return the addresses of the user in GitHub's format."""
     return [{"email": authorization.split()[1], "verified": True}]
 
 
 @app.get("/api/v4/user")
 @app.get("/oauth2/v1/userinfo")
 def others(authorization: Annotated[str, Header()]) -> dict[str, Any]:
-    """An address, as GitLab and Okta give it."""
+    """Return the address of the user in the format of GitLab and Okta."""
     return {"email": authorization.split()[1], "email_verified": True}
 
 

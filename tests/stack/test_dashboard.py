@@ -1,4 +1,4 @@
-"""The dashboard's figures, and the statistics of workers."""
+"""The dashboard's statistics, and those of workers."""
 
 import re
 from typing import Any
@@ -8,43 +8,43 @@ import pytest
 from tests.stack.conftest import Stack, wait_until
 
 
-def figures(stack: Stack, **params: Any) -> Any:
-    answer = stack.flower.get("/api/dashboard", params=params)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+def dashboard(stack: Stack, **params: Any) -> Any:
+    response = stack.flower.get("/api/dashboard", params=params)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
-def test_the_figures_follow_what_runs(stack: Stack) -> None:
-    before = figures(stack, minutes=60)["tasks"]
+def test_stats_count_finished_runs(stack: Stack) -> None:
+    before = dashboard(stack, minutes=60)["tasks"]
 
-    def more(task: str, figure: str) -> Any:
-        now = figures(stack, minutes=60)["tasks"]
-        return now.get(task, {}).get(figure, 0) - before.get(task, {}).get(figure, 0)
+    def increase(task: str, metric: str) -> Any:
+        now = dashboard(stack, minutes=60)["tasks"]
+        return now.get(task, {}).get(metric, 0) - before.get(task, {}).get(metric, 0)
 
-    ids = [stack.accept("add", x=1, y=1) for _ in range(8)] + [stack.accept("fail") for _ in range(2)]
-    ids.append(stack.accept("flaky", failures=1))
+    ids = [stack.enqueue("add", x=1, y=1) for _ in range(8)] + [stack.enqueue("fail") for _ in range(2)]
+    ids.append(stack.enqueue("flaky", failures=1))
     for task_id in ids:
-        stack.end_of(task_id)
-    wait_until(lambda: more("flaky", "succeeded") == 1, 20, "the figures to be drawn")
-    assert (more("add", "succeeded"), more("fail", "failed"), more("flaky", "retried")) == (8, 2, 1)
-    report = figures(stack)
+        stack.wait_for_end(task_id)
+    wait_until(lambda: increase("flaky", "succeeded") == 1, 20, "the success to be counted")
+    assert (increase("add", "succeeded"), increase("fail", "failed"), increase("flaky", "retried")) == (8, 2, 1)
+    report = dashboard(stack)
     (worker,) = report["workers"]
     assert report["workers"][worker]["succeeded"] == report["total"]["succeeded"] > 8
     assert report["total"]["success_rate"] + report["total"]["failure_rate"] == pytest.approx(1)
     assert 0 < report["total"]["average_runtime"] <= report["total"]["p95_runtime"] * 1.05
     assert sum(report["series"]["succeeded"]) == report["total"]["succeeded"]
-    assert figures(stack, task="fail")["total"]["success_rate"] == 0
-    assert figures(stack, worker=worker, minutes=1440)["minutes"] == 1440
+    assert dashboard(stack, task="fail")["total"]["success_rate"] == 0
+    assert dashboard(stack, worker=worker, minutes=1440)["minutes"] == 1440
 
 
-def test_what_is_at_work_is_counted(stack: Stack) -> None:
-    ids = [stack.accept("slow", duration=12) for _ in range(2)]
-    wait_until(lambda: figures(stack)["tasks"].get("slow", {}).get("active") == 2, 20, "two to be active")
-    assert figures(stack)["total"]["active"] == 2
-    wait_until(lambda: 2 in figures(stack)["series"]["active"], 20, "two to be drawn as active")
+def test_stats_count_active_runs(stack: Stack) -> None:
+    ids = [stack.enqueue("slow", duration=12) for _ in range(2)]
+    wait_until(lambda: dashboard(stack)["tasks"].get("slow", {}).get("active") == 2, 20, "two active tasks")
+    assert dashboard(stack)["total"]["active"] == 2
+    wait_until(lambda: 2 in dashboard(stack)["series"]["active"], 20, "two active in the series")
     for task_id in ids:
-        stack.end_of(task_id)
-    wait_until(lambda: figures(stack)["total"]["active"] == 0, 20, "none to be active")
+        stack.wait_for_end(task_id)
+    wait_until(lambda: dashboard(stack)["total"]["active"] == 0, 20, "no active task")
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_what_is_at_work_is_counted(stack: Stack) -> None:
         ({"worker": "worker@nobody"}, 404, "worker not found: worker@nobody"),
     ],
 )
-def test_bad_parameters_are_refused_with_the_reason(
+def test_invalid_parameter_is_rejected_with_the_reason(
     stack: Stack, params: dict[str, Any], status: int, reason: str
 ) -> None:
-    answer = stack.flower.get("/api/dashboard", params=params)
-    assert (answer.status_code, reason in answer.text) == (status, True), answer.text
+    response = stack.flower.get("/api/dashboard", params=params)
+    assert (response.status_code, reason in response.text) == (status, True), response.text
 
 
-def test_workers_and_their_statistics(stack: Stack) -> None:
+def test_worker_stats_list_online_workers(stack: Stack) -> None:
     stats = stack.flower.get("/api/workers/stats").json()
     online = stack.flower.get("/api/workers", params={"status": 1}).json()
     assert set(stats) == {name for name, alive in online.items() if alive}
@@ -73,13 +73,13 @@ def test_workers_and_their_statistics(stack: Stack) -> None:
     assert stack.flower.get("/api/workers/stats", params={"refresh": "x"}).status_code == 400
 
 
-def test_every_page_has_a_link_to_the_dashboard(stack: Stack) -> None:
+def test_pages_link_to_the_dashboard(stack: Stack) -> None:
     for page in ("/workers", "/tasks", "/broker", "/dashboard"):
         assert 'href="/dashboard"' in stack.flower.get(page).text, page
-    answer = stack.flower.get("/monitor")
-    assert (answer.status_code, answer.headers["location"]) == (301, "/dashboard")
+    response = stack.flower.get("/monitor")
+    assert (response.status_code, response.headers["location"]) == (301, "/dashboard")
 
 
-def test_the_page_names_no_other_host(stack: Stack) -> None:
+def test_dashboard_loads_nothing_from_other_hosts(stack: Stack) -> None:
     text = "".join(stack.flower.get(path).text for path in ("/dashboard/dashboard.js", "/dashboard/dashboard.css"))
     assert set(re.findall(r"\w+://[\w.]+", text)) <= {"http://www.w3.org"}  # names, not addresses

@@ -1,4 +1,4 @@
-"""Features: built from the README, invalid ones, none at all; queues with workers of their own."""
+"""Features: built as the README shows, invalid, and removed; a queue with a dedicated worker."""
 
 import re
 import subprocess
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.project import code_blocks
 from tests.stack.conftest import Stack, wait_until
 from tests.stack.test_project import CHECKS
 from tests.variants import COVERING
@@ -33,8 +34,8 @@ def section(stack: Stack, title: str) -> str:
 
 
 @pytest.fixture
-def edited(stack: Stack) -> Iterator[Stack]:
-    """A stack with source files that a test may edit; they are restored and rebuilt afterwards."""
+def editable(stack: Stack) -> Iterator[Stack]:
+    """Return a stack with source files that a test may edit. They are restored and rebuilt afterwards."""
     before = snapshot(stack.project.path)
     yield stack
     for path in set(snapshot(stack.project.path)) - set(before):
@@ -57,93 +58,106 @@ def snapshot(project: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in paths if not {".venv", "__pycache__"} & set(path.parts)}
 
 
-def test_feature_is_built_as_the_readme_shows(edited: Stack) -> None:
-    """Its own tests place an order, roll one back, and see the receipt fail and be retried."""
-    steps = STEP.findall(section(edited, "Add a feature"))
+def test_feature_is_built_as_the_readme_shows(editable: Stack) -> None:
+    """The tests of the feature place an order, roll one back, and retry a receipt that fails."""
+    steps = STEP.findall(section(editable, "Add a feature"))
     assert len(steps) >= 9
     output = ""
     for path, listed, code, commands in steps:
         if commands:
-            output = edited.project.run("bash", "-ec", commands).stdout
+            output = editable.project.run("bash", "-ec", commands).stdout
         else:
-            (edited.project.path / (path or listed)).write_text(code, encoding="utf-8")
+            (editable.project.path / (path or listed)).write_text(code, encoding="utf-8")
     assert re.search(r"\d+ passed in", output)
     assert "skipped" not in output
     for check in CHECKS:
-        edited.compose("run", "--rm", "--no-deps", "test", *check.split())
-    receipts = edited.history(name="send_receipt")
+        editable.compose("run", "--rm", "--no-deps", "test", *check.split())
+    receipts = editable.history(name="send_receipt")
     assert {(run["state"], run["attempts"], run["queue"]) for run in receipts} == {("SUCCESS", 2, "mail")}
-    edited.in_flower(receipts[0]["task_id"], "SUCCESS")
+    editable.wait_for_flower(receipts[0]["task_id"], "SUCCESS")
+    for commands in code_blocks(section(editable, "Migrations"), "shell"):
+        editable.project.run("bash", "-ec", commands)
 
 
-def test_empty_migration_is_an_error(edited: Stack) -> None:
+@pytest.mark.parametrize(("document", "number"), [("README.md", 5), ("AGENTS.md", 9)])
+def test_development_commands_of_documents_work(editable: Stack, document: str, number: int) -> None:
+    """Run the block with the checks; the host needs uv and the project's Python."""
+    blocks = code_blocks(editable.project.files[document], "shell")
+    (commands,) = [block for block in blocks if "lint-imports" in block]
+    assert len(commands.splitlines()) == number
+    editable.project.run("bash", "-ec", commands)
+
+
+def test_empty_migration_is_an_error(editable: Stack) -> None:
     command = ["uv", "run", "--env-file", "../.env", "alembic", "revision", "--autogenerate", "-m", "Nothing"]
     with pytest.raises(AssertionError, match=r"no changes found \(define tables in app/features/<name>/tables\.py"):
-        edited.project.run(*command, folder="backend")
+        editable.project.run(*command, folder="backend")
 
 
-def test_task_is_added_as_the_readme_shows(edited: Stack) -> None:
-    ((path, _, code, _),) = STEP.findall(section(edited, "Add a task"))
-    file = edited.project.path / path
+def test_task_is_added_as_the_readme_shows(editable: Stack) -> None:
+    ((path, _, code, _),) = STEP.findall(section(editable, "Add a task"))
+    file = editable.project.path / path
     file.parent.mkdir()
     (file.parent / "__init__.py").touch()
     file.write_text(code, encoding="utf-8")
-    edited.up("--build")
-    response = edited.api.post("/tasks/shout", params={"text": "hello", "times": 2, "wait": 10})
+    editable.up("--build")
+    response = editable.api.post("/tasks/shout", params={"text": "hello", "times": 2, "wait": 10})
     assert (response.status_code, response.json()["result"]) == (200, "HELLO HELLO")
-    assert edited.api.post("/tasks/shout").status_code == 422
-    assert "Repeat a text in capitals." in edited.api.get("/openapi.json").text
+    assert editable.api.post("/tasks/shout").status_code == 422
+    assert "Repeat a text in capitals." in editable.api.get("/openapi.json").text
 
 
-def test_project_without_the_demo_passes_its_tests_and_starts(edited: Stack) -> None:
-    backend = edited.project.path / "backend"
+def test_project_starts_and_passes_its_tests_when_the_demo_is_deleted(editable: Stack) -> None:
+    backend = editable.project.path / "backend"
     for folder in (backend / "app/features/demo", backend / "tests/features/demo"):
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()
-    edited.up("--build")
-    output = edited.compose("run", "--rm", "--build", "test")
+    editable.up("--build")
+    output = editable.compose("run", "--rm", "--build", "test")
     assert re.search(r"\d+ passed in", output)
     assert "skipped" not in output
     for check in CHECKS:
-        edited.compose("run", "--rm", "--no-deps", "test", *check.split())
-    assert edited.api.post("/tasks/add", params={"x": 1, "y": 1}).status_code == 405
+        editable.compose("run", "--rm", "--no-deps", "test", *check.split())
+    assert editable.api.post("/tasks/add", params={"x": 1, "y": 1}).status_code == 405
 
 
-def test_second_worker_is_added_as_the_readme_shows(edited: Stack) -> None:
-    """Until it runs, the queue without a consumer is reported by name."""
-    (override,) = re.findall(r"^```yaml\n(.*?)^```", section(edited, "Queues"), re.M | re.S)
-    queues = edited.project.path / "backend/app/features/queues.py"
+def test_second_worker_is_added_as_the_readme_shows(editable: Stack) -> None:
+    """Until the worker runs, the readiness probe and the dashboard report the queue without a consumer."""
+    (override,) = re.findall(r"^```yaml\n(.*?)^```", section(editable, "Queues"), re.M | re.S)
+    queues = editable.project.path / "backend/app/features/queues.py"
     queues.write_text('"""Queues."""\n\nQUEUES = ["celery", "mail"]\n', encoding="utf-8")
-    tasks = edited.project.path / "backend/app/features/demo/tasks.py"
+    tasks = editable.project.path / "backend/app/features/demo/tasks.py"
     tasks.write_text(tasks.read_text().replace("@task()\ndef add", '@task(queue="mail")\ndef add'), encoding="utf-8")
-    env = edited.project.path / ".env"
+    env = editable.project.path / ".env"
     env.write_text(re.sub("^WORKER_QUEUES=.*$", "WORKER_QUEUES=celery", env.read_text(), flags=re.M), encoding="utf-8")
-    edited.up("--build")
+    editable.up("--build")
 
     def ready() -> Any:
-        return edited.api.get("/health/ready").json()
+        return editable.api.get("/health/ready").json()
 
     wait_until(lambda: ready()["queues"] == {"celery": "ok", "mail": "no consumer"}, 20, "the queue to be reported")
     assert ready()["status"] == "degraded"
 
     def consumers() -> Any:
-        return edited.flower.get("/api/dashboard").json()["consumers"]
+        return editable.flower.get("/api/dashboard").json()["consumers"]
 
-    wait_until(lambda: consumers() == {"celery": 1, "mail": 0, "dead-letters": None}, 30, "the dashboard to list it")
-    waiting = edited.accept("add", x=1, y=1)
-    (edited.project.path / "docker-compose.override.yml").write_text(override, encoding="utf-8")
-    edited.up()
-    run = edited.end_of(waiting)
+    wait_until(
+        lambda: consumers() == {"celery": 1, "mail": 0, "dead-letters": None}, 30, "the dashboard to list the queue"
+    )
+    waiting = editable.enqueue("add", x=1, y=1)
+    (editable.project.path / "docker-compose.override.yml").write_text(override, encoding="utf-8")
+    editable.up()
+    run = editable.wait_for_end(waiting)
     assert (run["state"], run["queue"]) == ("SUCCESS", "mail")
     wait_until(lambda: ready()["status"] == "ok", 20, "every queue to be consumed")
-    names = {queue["name"] for queue in edited.broker.get("/queues").json()}
+    names = {queue["name"] for queue in editable.broker.get("/queues").json()}
     assert {"celery", "mail", "dead-letters"} <= names
-    policies = {queue["name"]: queue.get("policy") for queue in edited.broker.get("/queues").json()}
+    policies = {queue["name"]: queue.get("policy") for queue in editable.broker.get("/queues").json()}
     assert (policies["mail"], policies["dead-letters"]) == ("tasks", "dead-letters")
 
 
-def test_generated_client_reads_well(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_client_has_readable_names(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document = tmp_path / "openapi.json"
     document.write_text(stack.api.get("/openapi.json").text, encoding="utf-8")
     generator = Path(sys.executable).parent / "openapi-python-client"
@@ -188,14 +202,14 @@ def test_generated_client_reads_well(stack: Stack, tmp_path: Path, monkeypatch: 
         ),
     ],
 )
-def test_invalid_feature_stops_every_service_with_one_line(edited: Stack, file: str, code: str, problem: str) -> None:
-    path = edited.project.path / "backend/app/features" / file
+def test_invalid_feature_stops_every_service_with_one_line(editable: Stack, file: str, code: str, problem: str) -> None:
+    path = editable.project.path / "backend/app/features" / file
     path.parent.mkdir(exist_ok=True)
     (path.parent / "__init__.py").touch()
     path.write_text(f"from app.core.tasks import RunContext, task\n\n\n{code}", encoding="utf-8")
-    edited.compose("build", "backend")
+    editable.compose("build", "backend")
     for command in ("python -m app.main", "celery --app=app.celery_app worker"):
-        output = edited.compose(
+        output = editable.compose(
             "run", "--rm", "--no-deps", "backend", "sh", "-c", f"timeout 20 {command} 2>&1; echo $?"
         )
         assert output.splitlines() == [problem, "1"]

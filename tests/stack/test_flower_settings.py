@@ -1,4 +1,4 @@
-"""Flower with other settings in .env, and with a history that something happened to."""
+"""Flower with other settings in .env, and with a history after a crash or a corruption."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ VARIANTS = [Variant.of()]
 
 @contextlib.contextmanager
 def flower_with(stack: Stack, **env: str) -> Iterator[None]:
-    """Flower with these variables."""
+    """Run Flower with these variables, and with the original ones afterwards."""
     stack.up("flower", **env)
     try:
         yield
@@ -23,8 +23,8 @@ def flower_with(stack: Stack, **env: str) -> Iterator[None]:
         stack.up("flower")
 
 
-def refusal(stack: Stack, **env: str) -> str:
-    """What Flower says that does not start with these variables."""
+def startup_error(stack: Stack, **env: str) -> str:
+    """Return the output of Flower, which exits at once with these variables."""
     variables = [part for name, value in env.items() for part in ("--env", f"{name}={value}")]
     with pytest.raises(AssertionError) as stopped:
         stack.compose("run", "--rm", "--no-deps", "-T", *variables, "flower")
@@ -34,53 +34,55 @@ def refusal(stack: Stack, **env: str) -> str:
 @pytest.mark.parametrize(
     ("variable", "value"), [("FLOWER_PASSWORD", ""), ("FLOWER_PASSWORD", "pa,ss"), ("FLOWER_PASSWORD", "pässword")]
 )
-def test_a_password_that_cannot_be_used_stops_it_with_a_line(stack: Stack, variable: str, value: str) -> None:
-    said = refusal(stack, **{variable: value})
-    assert f"{variable}: value is invalid (use one or more printable ASCII characters" in said
-    assert "Traceback" not in said
+def test_invalid_password_stops_flower_with_an_error_line(stack: Stack, variable: str, value: str) -> None:
+    output = startup_error(stack, **{variable: value})
+    assert f"{variable}: value is invalid (use one or more printable ASCII characters" in output
+    assert "Traceback" not in output
 
 
-def test_a_folder_that_it_cannot_write_to_stops_it_with_a_line(stack: Stack) -> None:
-    said = refusal(stack, FLOWER_DB="/srv/flower")
-    assert 'FLOWER_DB: "/srv/flower" is invalid (use a file in a folder that user 10001 may write to)' in said
-    assert "Traceback" not in said
+def test_unwritable_folder_stops_flower_with_an_error_line(stack: Stack) -> None:
+    output = startup_error(stack, FLOWER_DB="/srv/flower")
+    assert 'FLOWER_DB: "/srv/flower" is invalid (use a file in a folder that user 10001 may write to)' in output
+    assert "Traceback" not in output
 
 
-def test_several_users(stack: Stack) -> None:
+def test_additional_users_can_log_in(stack: Stack) -> None:
     with flower_with(stack, FLOWER_MORE_USERS="ann:one,bob:two"):
         for user in (("ann", "one"), ("bob", "two"), stack.flower_login["auth"]):
             assert httpx2.get("http://localhost:5555/tasks", auth=user).status_code == 200, user
         assert httpx2.get("http://localhost:5555/tasks", auth=("ann", "two")).status_code == 401
 
 
-def test_read_only(stack: Stack) -> None:
+def test_read_only_mode_rejects_controls(stack: Stack) -> None:
     with flower_with(stack, FLOWER_READ_ONLY="true"):
-        (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to know the worker")
+        (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to list the worker")
         for path in (f"/api/worker/shutdown/{name}", f"/api/worker/pool/grow/{name}?n=1", "/api/task/async-apply/add"):
             assert stack.flower.post(path, json={}).status_code == 403, path
         assert "worker-shutdown" not in stack.flower.get(f"/worker/{name}").text
         assert stack.flower.get("/dashboard").status_code == 200
 
 
-def test_every_control_of_a_worker_works(stack: Stack) -> None:
-    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to know the worker")
-    for path, params, said in (
+def test_worker_controls_all_work(stack: Stack) -> None:
+    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to list the worker")
+    for path, params, message in (
         (f"/api/worker/pool/restart/{name}", {}, "Restarting"),
         ("/api/task/rate-limit/add", {"workername": name, "ratelimit": "50/s"}, "new rate limit set"),
         ("/api/task/timeout/add", {"workername": name, "soft": 60, "hard": 70}, "time limits set"),
         (f"/api/worker/queue/add-consumer/{name}", {"queue": "another"}, "another"),
         (f"/api/worker/queue/cancel-consumer/{name}", {"queue": "another"}, "another"),
     ):
-        answer = stack.flower.post(path, params=params)
-        assert (answer.status_code, said in answer.text) == (200, True), f"{path}: {answer.status_code} {answer.text}"
-        assert stack.end_of(stack.accept("add", x=1, y=1))["state"] == "SUCCESS", path
-    before = faults.starts("worker")
+        response = stack.flower.post(path, params=params)
+        assert (response.status_code, message in response.text) == (200, True), (
+            f"{path}: {response.status_code} {response.text}"
+        )
+        assert stack.wait_for_end(stack.enqueue("add", x=1, y=1))["state"] == "SUCCESS", path
+    before = faults.started_at("worker")
     assert stack.flower.post(f"/api/worker/shutdown/{name}").status_code == 200
-    wait_until(lambda: faults.starts("worker") != before, 60, "Docker to start the worker again")
-    assert stack.end_of(stack.accept("add", x=1, y=1), timeout=60)["state"] == "SUCCESS"
+    wait_until(lambda: faults.started_at("worker") != before, 60, "Docker to restart the worker")
+    assert stack.wait_for_end(stack.enqueue("add", x=1, y=1), timeout=60)["state"] == "SUCCESS"
 
 
-def test_under_a_path(stack: Stack) -> None:
+def test_url_prefix_applies_to_every_address(stack: Stack) -> None:
     with flower_with(stack, FLOWER_URL_PREFIX="flower"):
         page = stack.flower.get("/flower/dashboard")
         assert page.status_code == 200
@@ -93,8 +95,8 @@ def test_under_a_path(stack: Stack) -> None:
         assert stack.flower.get("/dashboard").status_code == 404
 
 
-def test_other_host_name_works_when_it_is_allowed(stack: Stack) -> None:
-    """As behind a proxy that ends TLS, in Flower and in the API. Health checks keep their own host."""
+def test_host_is_accepted_when_it_is_in_allowed_hosts(stack: Stack) -> None:
+    """Send the headers of a proxy that terminates TLS to Flower and to the API. Health checks keep using localhost."""
     headers = {"Host": "app.example.com", "Origin": "https://app.example.com", "Sec-Fetch-Site": "same-origin"}
     flower = (stack.flower, "/api/worker/shutdown/worker@nobody", 404)
     api = (stack.api, "/tasks/add?x=1&y=1", 202)
@@ -108,28 +110,29 @@ def test_other_host_name_works_when_it_is_allowed(stack: Stack) -> None:
         stack.up()
 
 
-def test_a_crash_loses_no_more_than_since_the_last_save(stack: Stack) -> None:
-    task_id = stack.accept("add", x=2, y=3)
-    stack.in_flower(task_id, "SUCCESS")
+def test_saved_history_survives_a_crash(stack: Stack) -> None:
+    task_id = stack.enqueue("add", x=2, y=3)
+    stack.wait_for_flower(task_id, "SUCCESS")
     before = saved_at(stack)
     wait_until(lambda: saved_at(stack) > before, 90, "the next save")
     faults.crash("flower")
-    assert stack.in_flower(task_id, "SUCCESS")["result"] == "5.0"
+    assert stack.wait_for_flower(task_id, "SUCCESS")["result"] == "5.0"
 
 
 def saved_at(stack: Stack) -> float:
+    """Return the time of Flower's last save, or 0."""
     code = "import pathlib; print(max([0, *(f.stat().st_mtime for f in pathlib.Path('/data').glob('flower*'))]))"
     return float(stack.compose("exec", "-T", "flower", "python", "-c", code))
 
 
-def test_a_history_that_cannot_be_read_is_named_and_put_aside(stack: Stack) -> None:
+def test_corrupt_history_is_logged_and_renamed(stack: Stack) -> None:
     write = "import pathlib; [f.write_bytes(b'?' * 4096) for f in pathlib.Path('/data').glob('flower*')]"
     files = "import pathlib; print([f.name for f in pathlib.Path('/data').glob('*.corrupt')])"
-    stack.in_flower(stack.accept("add", x=1, y=1), "SUCCESS")
+    stack.wait_for_flower(stack.enqueue("add", x=1, y=1), "SUCCESS")
     stack.compose("restart", "flower")
     stack.compose("kill", "flower")
     stack.compose("run", "--rm", "--no-deps", "-T", "flower", "python", "-c", write)
     stack.up()
     assert "Failed to load state from '/data/flower'" in stack.compose("logs", "--no-log-prefix", "flower")
     assert "flower" in stack.compose("exec", "-T", "flower", "python", "-c", files)
-    stack.in_flower(stack.accept("add", x=1, y=1), "SUCCESS")
+    stack.wait_for_flower(stack.enqueue("add", x=1, y=1), "SUCCESS")

@@ -1,4 +1,4 @@
-"""Flower, where people log in with an account elsewhere: a provider of our own stands for GitHub, GitLab and Okta."""
+"""Flower with a login provider. A provider of the tests replaces GitHub, GitLab and Okta."""
 
 import re
 import shutil
@@ -13,8 +13,8 @@ import pytest
 import trustme
 import yaml
 
+from tests.project import code_blocks
 from tests.stack.conftest import SLUG, Stack
-from tests.stack.test_project import SHELL
 from tests.variants import OAUTH, Variant
 
 VARIANTS = [Variant.of(flower_auth=provider) for provider in OAUTH]
@@ -39,98 +39,98 @@ SERVICES = {
 
 
 @pytest.fixture(scope="module")
-def prepare(deployed: Stack) -> Iterator[trustme.CA]:
-    """The variant with the provider beside its Flower, and an authority that vouches for the provider."""
+def authority(deployed: Stack) -> Iterator[trustme.CA]:
+    """Start the provider beside Flower; return the authority that signed its certificate."""
     folder = deployed.project.path / "provider"
     folder.mkdir(exist_ok=True)
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "provider.pem")
-    (folder / "provider.pem").chmod(0o644)  # another user reads it there
+    signer = trustme.CA()
+    signer.cert_pem.write_to_path(folder / "ca.pem")
+    signer.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "provider.pem")
+    (folder / "provider.pem").chmod(0o644)  # read by the user of the container
     shutil.copy(Path(__file__).parent / "provider.py", folder)
     override = deployed.project.path / "docker-compose.override.yml"
     override.write_text(yaml.safe_dump({"services": SERVICES}), encoding="utf-8")
     deployed.up()
-    yield authority
+    yield signer
     override.unlink()
     deployed.up("--remove-orphans")
 
 
 @pytest.fixture
-def person(prepare: trustme.CA) -> Iterator[httpx2.Client]:
-    """A browser of somebody who is not logged in."""
+def client(authority: trustme.CA) -> Iterator[httpx2.Client]:
+    """Return a client of Flower without credentials, which trusts the provider."""
     context = ssl.create_default_context()
-    prepare.configure_trust(context)
-    with httpx2.Client(base_url="http://localhost:5555", verify=context, timeout=20) as client:
-        yield client
+    authority.configure_trust(context)
+    with httpx2.Client(base_url="http://localhost:5555", verify=context, timeout=20) as opened:
+        yield opened
 
 
-def log_in(person: httpx2.Client, login: str) -> Any:
-    """Go where Flower sends a person to, as `login`, and come back; returns Flower's answer."""
-    to_login = person.get("/tasks")
+def log_in(client: httpx2.Client, login: str) -> Any:
+    """Follow the redirects to the provider and back as the user `login`; return Flower's response."""
+    to_login = client.get("/tasks")
     assert (to_login.status_code, urlparse(to_login.headers["location"]).path) == (302, "/login")
-    to_provider = person.get(to_login.headers["location"])
+    to_provider = client.get(to_login.headers["location"])
     assert to_provider.status_code == 302, to_provider.text
-    to_flower = person.get(f"{to_provider.headers['location']}&login={login}")
+    to_flower = client.get(f"{to_provider.headers['location']}&login={login}")
     assert to_flower.status_code == 302, to_flower.text
-    return person.get(to_flower.headers["location"])
+    return client.get(to_flower.headers["location"])
 
 
-def test_nobody_comes_in_without_an_account(person: httpx2.Client) -> None:
+def test_anonymous_user_must_log_in(client: httpx2.Client) -> None:
     for path in ("/", "/tasks", "/dashboard", "/api/tasks", "/api/dashboard", "/api/workers/stats"):
-        answer = person.get(path)
-        assert (answer.status_code, urlparse(answer.headers["location"]).path) == (302, "/login"), path
-    assert person.post("/api/worker/shutdown/worker@nobody").status_code == 403
-    assert person.get("/metrics").status_code == 404
+        response = client.get(path)
+        assert (response.status_code, urlparse(response.headers["location"]).path) == (302, "/login"), path
+    assert client.post("/api/worker/shutdown/worker@nobody").status_code == 403
+    assert client.get("/metrics").status_code == 404
 
 
-def test_the_provider_is_asked_for_what_flower_needs(stack: Stack, person: httpx2.Client) -> None:
-    redirect = urlparse(person.get("/login").headers["location"])
-    asked = parse_qs(redirect.query)
-    assert asked["client_id"] == ["the-key"]
-    assert asked["redirect_uri"] == ["http://localhost:5555/login"]
-    assert asked["response_type"] == ["code"]
-    assert asked["state"][0]
+def test_login_redirects_to_the_provider(stack: Stack, client: httpx2.Client) -> None:
+    redirect = urlparse(client.get("/login").headers["location"])
+    query = parse_qs(redirect.query)
+    assert query["client_id"] == ["the-key"]
+    assert query["redirect_uri"] == ["http://localhost:5555/login"]
+    assert query["response_type"] == ["code"]
+    assert query["state"][0]
     host = "accounts.google.com" if stack.variant["flower_auth"] == "google" else PROVIDER
     assert (redirect.scheme, redirect.netloc) == ("https", host)
 
 
-def test_who_is_named_comes_in_and_stays_so(stack: Stack, person: httpx2.Client) -> None:
-    """A login outlives a restart of Flower."""
-    if stack.variant["flower_auth"] == "google":  # whose address cannot be another
-        person.cookies.set("user", stack.flower_login["cookies"]["user"], domain="localhost.local")
+def test_allowed_user_stays_logged_in_across_a_restart(stack: Stack, client: httpx2.Client) -> None:
+    """Log in, restart Flower, and log out."""
+    if stack.variant["flower_auth"] == "google":  # its address cannot be changed
+        client.cookies.set("user", stack.flower_login["cookies"]["user"], domain="localhost.local")
     else:
-        assert log_in(person, "ann@example.com").status_code == 302
-    assert person.get("/dashboard").status_code == 200
+        assert log_in(client, "ann@example.com").status_code == 302
+    assert client.get("/dashboard").status_code == 200
     stack.compose("restart", "flower", "provider")
     stack.up()
-    assert person.get("/dashboard").status_code == 200
-    assert person.get("/logout").status_code == 200
-    assert person.get("/dashboard").status_code == 302
+    assert client.get("/dashboard").status_code == 200
+    assert client.get("/logout").status_code == 200
+    assert client.get("/dashboard").status_code == 302
 
 
-def test_others_do_not(stack: Stack, person: httpx2.Client) -> None:
+def test_other_user_is_rejected(stack: Stack, client: httpx2.Client) -> None:
     if stack.variant["flower_auth"] == "google":
-        person.cookies.set("user", "2|1:0|10:1700000000|4:user|4:eXlr|forged")
+        client.cookies.set("user", "2|1:0|10:1700000000|4:user|4:eXlr|forged")
     else:
-        assert log_in(person, "eve@example.com").status_code == 403
-    assert person.get("/dashboard").status_code == 302
+        assert log_in(client, "eve@example.com").status_code == 403
+    assert client.get("/dashboard").status_code == 302
     assert "Traceback" not in stack.compose("logs", "--no-log-prefix", "flower")
 
 
-def test_a_state_that_is_not_ours_is_refused(person: httpx2.Client) -> None:
-    answer = person.get("/login", params={"code": "ann@example.com", "state": "forged"})
-    assert answer.status_code == 403
-    assert person.get("/dashboard").status_code == 302
+def test_forged_state_is_rejected(client: httpx2.Client) -> None:
+    response = client.get("/login", params={"code": "ann@example.com", "state": "forged"})
+    assert response.status_code == 403
+    assert client.get("/dashboard").status_code == 302
 
 
-def test_a_provider_without_a_key_stops_flower_with_a_line(stack: Stack) -> None:
+def test_missing_client_id_stops_flower_with_an_error_line(stack: Stack) -> None:
     with pytest.raises(AssertionError, match=r'FLOWER_OAUTH2_KEY: "" is invalid \(use the client ID') as stopped:
         stack.compose("run", "--rm", "--no-deps", "-T", "--env", "FLOWER_OAUTH2_KEY=", "flower")
     assert "Traceback" not in str(stopped.value)
 
 
-def test_every_command_of_the_guide_works(stack: Stack) -> None:
-    blocks = SHELL.findall(stack.project.files["FLOWER.md"])
+def test_commands_of_the_guide_work(stack: Stack) -> None:
+    blocks = code_blocks(stack.project.files["FLOWER.md"], "bash")
     assert re.search(r"FLOWER_SESSION=", blocks[0])
     stack.project.run("bash", "-ex", "-c", "\n".join(blocks))

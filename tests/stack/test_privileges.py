@@ -61,16 +61,16 @@ def test_database_role_may_end_its_own_sessions_only(stack: Stack) -> None:
         admins.close()
 
 
-def test_broker_user_reads_queues_and_administers_nothing(stack: Stack) -> None:
+def test_broker_user_reads_queues_but_cannot_administer(stack: Stack) -> None:
     names = {queue["name"] for queue in stack.broker.get("/queues/%2F").json()}
     assert {"celery", "dead-letters"} <= names
     for path in ("/users", "/policies/%2F/tasks", "/vhosts/another"):
-        answer = stack.broker.put(path, json={}) if path != "/users" else stack.broker.get(path)
-        assert answer.status_code in {401, 403}, path
+        response = stack.broker.put(path, json={}) if path != "/users" else stack.broker.get(path)
+        assert response.status_code in {401, 403}, path
     wait_until(lambda: stack.flower.get("/api/queues/length").json()["active_queues"], 20, "Flower to list the queues")
 
 
-def test_flower_receives_no_credentials_that_it_does_not_use(stack: Stack) -> None:
+def test_flower_receives_only_the_credentials_that_it_uses(stack: Stack) -> None:
     lines = stack.compose("exec", "-T", "flower", "env").splitlines()
     env = dict(line.partition("=")[::2] for line in lines)
     assert not [name for name in env if name.startswith("POSTGRES_")]
@@ -88,9 +88,9 @@ def test_missing_variable_stops_a_service_with_one_line(stack: Stack, command: s
 
 
 def test_logs_contain_no_arguments(stack: Stack) -> None:
-    """Neither of runs that succeed, nor of a call with an invalid argument, nor of messages that are rejected."""
+    """Check successful runs, a call with an invalid argument, and rejected messages."""
     number, text = "73194682", "an-unusual-argument"
-    ids = [stack.accept("add", x=number, y=0)]
+    ids = [stack.enqueue("add", x=number, y=0)]
     assert stack.api.post("/tasks/add", params={"x": text, "y": 1}).status_code == 422
     applied = stack.flower.post("/api/task/async-apply/add", json={"kwargs": {"x": number, "y": 0}})
     assert applied.status_code == 200
@@ -105,7 +105,7 @@ print(c.send_task("add", kwargs={{"x": "{text}", "y": 1}}, ignore_result=True).i
         published = stack.broker.post("/exchanges/%2F/celery/publish", content=json.dumps(garbage))
         assert published.json() == {"routed": True}
     wait_until(lambda: stack.api.get(f"/tasks/{ids[-1]}").status_code == 200, 20, "the invalid call to be recorded")
-    assert [stack.end_of(task_id, timeout=60)["state"] for task_id in ids] == ["SUCCESS", "FAILURE"]
+    assert [stack.wait_for_end(task_id, timeout=60)["state"] for task_id in ids] == ["SUCCESS", "FAILURE"]
     for report in ("unknown task", "unknown message", "undecodable message"):
         wait_until(lambda: report in stack.compose("logs", "worker"), 20, f"{report} to be logged")  # noqa: B023
     log = stack.compose("logs")

@@ -1,12 +1,12 @@
-"""The owner's tasks: run the tests and the checks, follow the documents."""
+"""The project's own tests and checks, and the commands of its documents."""
 
 import re
 
 import pytest
 
+from tests.project import code_blocks
 from tests.stack.conftest import Stack
 
-SHELL = re.compile(r"^```bash\n(.*?)^```", re.M | re.S)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 CHECKS = [
@@ -36,7 +36,7 @@ def test_results_are_read_as_the_readme_shows(stack: Stack) -> None:
 
 @pytest.mark.parametrize("document", ["QUICK_ACCESS.md", "FLOWER.md", "README.md"])
 def test_commands_of_documents_work(stack: Stack, document: str) -> None:
-    blocks = SHELL.findall(stack.project.files[document])
+    blocks = code_blocks(stack.project.files[document], "bash")
     assert blocks
     output = stack.project.run("bash", "-ex", "-c", "\n".join(blocks)).stdout
     if "run --rm --build test" in "".join(blocks):

@@ -1,4 +1,4 @@
-"""The API's answers are right with each result backend, behind any number of processes, after a restart."""
+"""API responses with each result backend, with several API processes, and after a restart."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -10,26 +10,28 @@ from tests.stack.conftest import SLUG, Stack, wait_until
 
 
 def queues(stack: Stack) -> Any:
-    """The messages of each queue, except for the dead letters that other tests leave."""
+    """Return the number of messages in each queue except the dead letters, which other tests leave."""
     listed = stack.broker.get("/queues").json()
     return {queue["name"]: queue.get("messages", 0) for queue in listed if queue["name"] != "dead-letters"}
 
 
 def relays(stack: Stack) -> Any:
-    """How many processes of the API have begun to serve since their container was started."""
-    began = stack.project.run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{SLUG}-backend-1").stdout
-    return stack.compose("logs", "--since", began.strip(), "backend").count("relay connected")
+    """Return the number of API processes that have started to serve since the container was started."""
+    started = stack.project.run("docker", "inspect", "--format", "{{.State.StartedAt}}", f"{SLUG}-backend-1").stdout
+    return stack.compose("logs", "--since", started.strip(), "backend").count("relay connected")
 
 
 @pytest.mark.parametrize("processes", ["1", "4"])
-def test_answers_are_the_same_from_every_process(stack: Stack, processes: str) -> None:
+def test_responses_are_the_same_from_every_process(stack: Stack, processes: str) -> None:
     stack.up(BACKEND_PROCESSES=processes)
     wait_until(lambda: relays(stack) == int(processes), 20, f"{processes} processes to serve")
     ids = []
     for number in range(24):
-        answer = stack.api.post("/tasks/add", params={"x": number, "y": 1, "wait": 5}, headers={"Connection": "close"})
-        assert (answer.status_code, answer.json()["result"]) == (200, number + 1)
-        ids.append(answer.json()["task_id"])
+        response = stack.api.post(
+            "/tasks/add", params={"x": number, "y": 1, "wait": 5}, headers={"Connection": "close"}
+        )
+        assert (response.status_code, response.json()["result"]) == (200, number + 1)
+        ids.append(response.json()["task_id"])
     stack.compose("restart", "backend")
     stack.up(BACKEND_PROCESSES=processes)
     for number, task_id in enumerate(ids):
@@ -38,15 +40,15 @@ def test_answers_are_the_same_from_every_process(stack: Stack, processes: str) -
             assert (run["state"], run["result"]) == ("SUCCESS", number + 1)
 
 
-def test_many_runs_leave_no_message_behind(stack: Stack) -> None:
-    """Most of all no replies, which is what a result backend of replies is prone to."""
+def test_runs_leave_no_messages_behind(stack: Stack) -> None:
+    """With `rpc://`, unread replies would accumulate in queues."""
     began = datetime.now(UTC).isoformat()
     many = 990 if stack.variant["result_backend"] == "rpc" else 90
     with ThreadPoolExecutor(8) as pool:
-        ids = set(pool.map(lambda number: stack.accept("add", x=number, y=1), range(many)))
-    ids |= {stack.accept("flaky", failures=1) for _ in range(10)}
+        ids = set(pool.map(lambda number: stack.enqueue("add", x=number, y=1), range(many)))
+    ids |= {stack.enqueue("flaky", failures=1) for _ in range(10)}
     wait_until(lambda: stack.api.get("/tasks/").json()["tasks"] == [], 120, "every run to end")
     done = stack.history(since=began, state="SUCCESS")
     assert {run["task_id"] for run in done} == ids
-    few = 10  # another test may have left replies that nobody waits for
+    few = 10  # other tests may have left replies
     wait_until(lambda: sum(queues(stack).values()) < few, 20, "the messages of these runs to be gone")

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.variants import CHOICES, TEMPLATE
+from tests.project import copy_template
+from tests.variants import CHOICES
 from tools.pieces import PROJECT, Value
 
 BIN = Path(sys.executable).parent
-WHO = {f"GIT_{role}_{what}": "flowerpot@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+IDENTITY = {
+    f"GIT_{role}_{part}": "flowerpot@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")
+}
 OWN = {".cruft.json", ".env"}
 """Files that differ between any two projects."""
 
@@ -31,14 +34,14 @@ OLDER = {
     CORE: ("\n\n", "\n# The older version.\n\n"),
     DEMO: ("\n\n", "\n# The older version.\n\n"),
 }
-"""Files of the template that differ in its older version: the text now, and then."""
+"""Files of the template that differ in its older version, with the newest text and the older one."""
 
 CONFLICT = re.compile(r"^(<{7}|>{7})", re.M)
 
 
 def run(folder: Path, *command: str | Path) -> str:
     """Run a command and return its output. If it fails, raise the output."""
-    env = {**os.environ, **WHO, "HOME": str(folder)}
+    env = {**os.environ, **IDENTITY, "HOME": str(folder)}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -64,7 +67,7 @@ def replace(file: Path, old: str, new: str) -> None:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Return the text of every file by its path, except those that differ between any two projects."""
+    """Return the text of every file by its path, except the files in OWN."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
     return {str(path): (folder / path).read_text(encoding="utf-8") for path in paths if str(path) not in OWN}
 
@@ -73,13 +76,11 @@ def tree(folder: Path) -> dict[str, str]:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create a repository of the template with two versions; the older is tagged."""
     folder = tmp_path_factory.mktemp("template") / "flowerpot"
-    shutil.copytree(
-        TEMPLATE, folder, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
-    )
+    copy_template(folder)
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
     newest = {file: (folder / file).read_text(encoding="utf-8") for file in OLDER}
-    for file, (now, then) in OLDER.items():
-        replace(folder / file, now, then)
+    for file, (newer, older) in OLDER.items():
+        replace(folder / file, newer, older)
     write(folder / PROJECT / "backend" / "gone.txt", "Removed in the newest version.\n")
     commit(folder, "Add the older version")
     run(folder, "git", "tag", "older")
@@ -132,8 +133,8 @@ def test_update_keeps_the_changes_of_the_owner(template: Path, tmp_path: Path) -
     assert (project / ".env").read_text(encoding="utf-8") == secrets
 
 
-def test_update_leaves_features_alone(template: Path, tmp_path: Path) -> None:
-    """Core changes; features do not, even where the newest demo differs or the team has deleted a part of it."""
+def test_update_does_not_change_features(template: Path, tmp_path: Path) -> None:
+    """Core changes. Features do not, even if the newest demo differs or the team has deleted it."""
     project = create(template, tmp_path / "made", "--checkout", "older")
     backend = project / "backend"
     assert "older version" in (backend / "app" / "features" / "demo" / "tasks.py").read_text(encoding="utf-8")
@@ -161,7 +162,7 @@ def test_update_leaves_features_alone(template: Path, tmp_path: Path) -> None:
 
 
 def test_update_keeps_variables_of_the_owner(template: Path, tmp_path: Path) -> None:
-    """They have a block of their own, away from lines that answers change."""
+    """The variables have their own block, away from lines that answers change."""
     project = create(template, tmp_path / "made")
     own = "&environment\n  MAIL_HOST: ${MAIL_HOST:-mail}\n  MAIL_PORT: ${MAIL_PORT:-25}\n"
     replace(project / "docker-compose.yml", "&environment {}\n", own)
@@ -179,8 +180,8 @@ def test_fresh_project_has_no_difference(template: Path, tmp_path: Path) -> None
     assert run(project, BIN / "cruft", "check", "--strict").strip().startswith("SUCCESS")
 
 
-def test_answers_can_all_be_changed_later(template: Path, tmp_path: Path) -> None:
-    """One after another, in one project. Each update gives the project that the answers would have rendered."""
+def test_answers_can_all_be_changed_by_an_update(template: Path, tmp_path: Path) -> None:
+    """Change one answer after another in one project. Each update equals a fresh project with these answers."""
     project = create(template, tmp_path / "made")
     secrets = (project / ".env").read_text(encoding="utf-8")
     answers: dict[str, Value] = {}
@@ -196,7 +197,7 @@ def test_answers_can_all_be_changed_later(template: Path, tmp_path: Path) -> Non
 
 
 def test_conflict_is_marked_in_the_file(template: Path, tmp_path: Path) -> None:
-    """The README of a rendered project has the commands."""
+    """The commands are those of the README of a rendered project."""
     project = create(template, tmp_path / "made", "--checkout", "older")
     replace(project / "docker-compose.yml", "postgres:17", "postgres:16")
     commit(project, "Use another PostgreSQL")

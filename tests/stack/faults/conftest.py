@@ -10,12 +10,11 @@ from tests.stack.conftest import Stack, parametrize_variants
 from tests.stack.faults.ledger import Account, Ledger
 from tests.variants import TEMPLATE, Variant
 
-Settle = Callable[..., Account]
-"""Waits for the end of runs and checks their account."""
+AssertAllDone = Callable[..., Account]
+"""Waits for the end of runs, and checks that each is done once."""
 
 REPORT = TEMPLATE / "docs" / "reliability.md"
 TABLE = "<!-- written by `uv run pytest tests/stack/faults --write-report` -->\n"
-
 
 FEATURES = Path(__file__).parent / "features"
 SERVICES = Path(__file__).parent / "services"
@@ -34,36 +33,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def ledger(stack: Stack) -> Ledger:
-    """What became of the accepted requests."""
+    """Return a ledger of the stack."""
     return Ledger(stack)
 
 
 @pytest.fixture(scope="session")
 def accounts(request: pytest.FixtureRequest, deployed: Stack) -> Iterator[dict[str, Account]]:
-    """The accounts of all scenarios that ran, by name; with --write-report they are written into the document."""
-    drawn: dict[str, Account] = {}
-    yield drawn
+    """Collect the account of each scenario by its name. With --write-report, write them to the document."""
+    collected: dict[str, Account] = {}
+    yield collected
     if request.config.getoption("write_report"):
         head, _, written = REPORT.read_text(encoding="utf-8").partition(TABLE)
         title = f"### Result backend: {deployed.variant['result_backend']}\n"
         others = [f"### {section.strip()}\n" for section in written.split("### ")[1:]]
-        sections = sorted([*(each for each in others if not each.startswith(title)), title + table(drawn)])
+        sections = sorted([*(each for each in others if not each.startswith(title)), title + table(collected)])
         REPORT.write_text("\n".join([head + TABLE, *sections]), encoding="utf-8", newline="\n")
 
 
-def table(drawn: dict[str, Account]) -> str:
+def table(collected: dict[str, Account]) -> str:
     """Return the accounts as a table in Markdown."""
     columns = [field.name.replace("_", " ") for field in fields(Account)]
     rows = [("scenario", *columns), ("---",) * (len(columns) + 1)]
-    rows += [(name, *astuple(account)) for name, account in drawn.items()]
+    rows += [(name, *astuple(account)) for name, account in collected.items()]
     return "\n" + "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows) + "\n"
 
 
 @pytest.fixture
-def nothing_is_lost(request: pytest.FixtureRequest, ledger: Ledger, accounts: dict[str, Account]) -> Settle:
-    """Draw the line under a scenario: every accepted run is done, its effect happened once."""
+def assert_all_done(request: pytest.FixtureRequest, ledger: Ledger, accounts: dict[str, Account]) -> AssertAllDone:
+    """Return a function that ends a scenario: every accepted run is done, and its effect happened once."""
 
-    def drawn(
+    def check(
         ids: list[str], *, started_again: int | None = 0, sent_again: int | None = 0, timeout: float = 120
     ) -> Account:
         account = ledger.account(ids, timeout)
@@ -72,7 +71,7 @@ def nothing_is_lost(request: pytest.FixtureRequest, ledger: Ledger, accounts: di
         name = request.node.originalname.removeprefix("test_") + (f" ({case})" if case else "")
         accounts[name.replace("_", " ")] = account
         print(account)
-        for row in ledger.not_done(ids):
+        for row in ledger.unsuccessful(ids):
             print(row)
         assert account.accepted > 0
         assert (account.done, account.lost) == (account.accepted, 0), account
@@ -83,4 +82,4 @@ def nothing_is_lost(request: pytest.FixtureRequest, ledger: Ledger, accounts: di
             assert account.sent_again <= sent_again, account
         return account
 
-    return drawn
+    return check

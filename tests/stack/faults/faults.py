@@ -1,58 +1,62 @@
-"""What can break, as contexts and calls. A crash is a main process killed from outside: so the restart policy acts."""
+"""Faults, as functions and context managers.
+
+A crash kills the main process from outside the container, so that the restart policy applies.
+"""
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Literal
 
 from tests.stack.conftest import SLUG, Stack, wait_until
 
 KILLER = "python:3.13-slim"
-"""Any image with a shell, to kill from outside of a container's own processes."""
+"""Any image with a shell, to kill processes of other containers."""
 
 
 def docker(*arguments: str) -> str:
-    """Run docker; returns what it printed."""
+    """Run docker; return its output."""
     return subprocess.run(
         ["docker", *arguments], check=True, capture_output=True, text=True, timeout=120
     ).stdout.strip()
 
 
 def container(service: str, number: int = 1) -> str:
-    """The name of a service's container."""
+    """Return the name of a service's container."""
     return f"{SLUG}-{service}-{number}"
 
 
-def starts(service: str, number: int = 1) -> str:
-    """When the container was started last."""
+def started_at(service: str, number: int = 1) -> str:
+    """Return the time of the container's last start."""
     return docker("inspect", "--format", "{{.State.StartedAt}}", container(service, number))
 
 
 def exit_code(service: str) -> int:
-    """How the main process of a stopped service ended."""
+    """Return the exit code of a stopped service."""
     return int(docker("inspect", "--format", "{{.State.ExitCode}}", container(service)))
 
 
 def crash(service: str, number: int = 1) -> None:
-    """Kill the main process, and wait until the restart policy has brought the service back, healthy."""
-    before = starts(service, number)
+    """Kill the main process, and wait until Docker has restarted the service and it is healthy."""
+    before = started_at(service, number)
     kill(service, number)
 
-    def back() -> bool:
+    def is_back() -> bool:
         status = docker("inspect", "--format", "{{.State.Health.Status}}", container(service, number))
-        return starts(service, number) != before and status == "healthy"
+        return started_at(service, number) != before and status == "healthy"
 
-    wait_until(back, 90, f"{service} to come back by itself")
+    wait_until(is_back, 90, f"{service} to be restarted and healthy")
 
 
 def kill(service: str, number: int = 1) -> None:
-    """Kill the main process from outside; one that is frozen may die when it thaws."""
+    """Kill the main process from outside. A frozen process may die only when it is unfrozen."""
     process = docker("inspect", "--format", "{{.State.Pid}}", container(service, number))
     docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint", "bash", KILLER, "-c", f"kill -9 {process}")
 
 
 def kill_pool_processes(name: str, seconds: float, seed: int | None = None) -> None:
-    """Kill a pool process of a worker's container at random moments, from inside."""
+    """Kill pool processes of a worker's container at random moments, from inside."""
     code = f"""
 import os, pathlib, random, time
 def parent(stat):
@@ -69,9 +73,15 @@ while time.monotonic() < end:
     docker("exec", name, "python", "-c", code)
 
 
+def hold(seconds: float) -> None:
+    """Return after some seconds, for faults that have to last longer than a timeout."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, seconds + 5, "the fault to last long enough")
+
+
 @contextlib.contextmanager
 def frozen(service: str, number: int = 1) -> Iterator[None]:
-    """Freeze all processes of a container: it keeps its connections, and answers nothing."""
+    """Freeze all processes of a container. It keeps its connections, and does not respond."""
     name = container(service, number)
     docker("pause", name)
     try:
@@ -83,14 +93,14 @@ def frozen(service: str, number: int = 1) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cut_off(service: str) -> Iterator[None]:
-    """Take a service off the network: nobody hears of it, not even that connections end."""
+    """Disconnect a service from the network. Its peers do not receive the end of their connections."""
     with cut_off_container(container(service), service):
         yield
 
 
 @contextlib.contextmanager
 def cut_off_container(name: str, service: str = "worker") -> Iterator[None]:
-    """Take a container of a service off the network."""
+    """Disconnect a container of a service from the network."""
     network = f"{SLUG}_default"
     docker("network", "disconnect", network, name)
     try:
@@ -100,9 +110,9 @@ def cut_off_container(name: str, service: str = "worker") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stopped(stack: Stack, service: str, way: Literal["stop", "kill"] = "stop") -> Iterator[None]:
-    """Stop a service, or kill it so that no restart policy acts, and start it again."""
-    stack.compose(way, service)
+def stopped(stack: Stack, service: str, command: Literal["stop", "kill"] = "stop") -> Iterator[None]:
+    """Stop a service and start it again. After `kill`, the restart policy does not apply."""
+    stack.compose(command, service)
     try:
         yield
     finally:
@@ -111,7 +121,7 @@ def stopped(stack: Stack, service: str, way: Literal["stop", "kill"] = "stop") -
 
 @contextlib.contextmanager
 def disk_alarm(stack: Stack) -> Iterator[None]:
-    """Let the broker believe that its disk is full: it blocks every connection that publishes."""
+    """Trigger the broker's disk alarm, which blocks every publishing connection."""
     stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "set_disk_free_limit", str(10**15))
     try:
         yield
@@ -121,7 +131,7 @@ def disk_alarm(stack: Stack) -> Iterator[None]:
 
 @contextlib.contextmanager
 def memory_alarm(stack: Stack) -> Iterator[None]:
-    """Let the broker believe that it is out of memory: it blocks who publishes."""
+    """Trigger the broker's memory alarm, which blocks every publishing connection."""
     stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "set_vm_memory_high_watermark", "absolute", "1MB")
     try:
         yield

@@ -1,4 +1,4 @@
-"""The ledger: what became of every accepted request."""
+"""Ledger: counts the outcomes and effects of accepted runs."""
 
 import contextlib
 import threading
@@ -18,11 +18,11 @@ SINK = "http://localhost:8070"
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the accepted runs.
+    """Outcomes of the accepted runs.
 
-    `lost` are those that did not end; `overlaps` counts the attempts that wrote an effect after another attempt at the
-    same run had begun; `started_again` counts the attempts beyond the first, which a crash excuses; `sent_again` counts
-    the messages that the relay sent because it took the first for lost.
+    `lost` counts runs that did not end; `overlaps` counts attempts that wrote an effect after another attempt at the
+    same run had begun; `started_again` counts attempts beyond the first, which a crash permits; `sent_again` counts
+    messages that the relay sent because it considered the first one lost.
     """
 
     accepted: int
@@ -36,31 +36,32 @@ class Account:
 
 @dataclass
 class Load:
-    """Requests that are sent while something breaks."""
+    """Requests that are sent during a fault."""
 
     ids: list[str] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    """Failed requests by status code or exception."""
     seconds: list[float] = field(default_factory=list)
-    """How long each accepted request took."""
+    """Duration of each accepted request."""
 
     def send(self, http: httpx2.Client, task: str, **arguments: Any) -> None:
-        """Send one request; an answer other than 202 is counted as refused, under its status or its error."""
+        """Send one request, and count any response other than 202 as an error."""
         began = time.monotonic()
         try:
-            answer = http.post(f"/tasks/{task}", params=arguments)
+            response = http.post(f"/tasks/{task}", params=arguments)
         except httpx2.HTTPError as error:
-            self.refused[type(error).__name__] += 1
+            self.errors[type(error).__name__] += 1
             return
-        if answer.status_code == 202:
-            self.ids.append(answer.json()["task_id"])
+        if response.status_code == 202:
+            self.ids.append(response.json()["task_id"])
             self.seconds.append(time.monotonic() - began)
         else:
-            self.refused[str(answer.status_code)] += 1
+            self.errors[str(response.status_code)] += 1
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A step of an attempt, as the sink has recorded it: `begun`, then `done`, or `over` if it was done before."""
+    """A step of an attempt in the sink: `begun`, then `done`, or `over` if an earlier attempt was done."""
 
     seq: int
     at: float
@@ -84,7 +85,7 @@ def overlapping(effects: Iterable[Effect]) -> set[tuple[str, int, str]]:
 
 
 class Ledger:
-    """The database and the sink of effects, read from outside of the application."""
+    """Reads the database and the sink of effects without the application."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -92,7 +93,7 @@ class Ledger:
         self.address: dict[str, Any] = {
             "host": "localhost",
             "port": 5432,
-            "user": "postgres",  # ALTER SYSTEM, and ending any session, are not for the application's role
+            "user": "postgres",  # the application's role may neither ALTER SYSTEM nor end all sessions
             "password": env["POSTGRES_ADMIN_PASSWORD"],
             "dbname": env["POSTGRES_DB"],
             "autocommit": True,
@@ -101,22 +102,22 @@ class Ledger:
         self.execute("GRANT ALL ON session_effects TO PUBLIC")
 
     def session(self) -> psycopg.Connection[Any]:
-        """A session of its own, closed at the end of a `with` block."""
+        """Open a session, which a `with` block closes."""
         return psycopg.connect(**self.address)
 
     def execute(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement in a session of its own."""
+        """Execute a statement in a new session; return its rows."""
         with self.session() as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
     def unfinished(self, ids: list[str]) -> int:
-        """How many of these runs have not ended."""
+        """Return the number of these runs that have not ended."""
         statement = "SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s) AND ended_at IS NOT NULL"
         return len(ids) - int(self.execute(statement, ids=ids)[0][0])
 
     def account(self, ids: list[str], timeout: float = 120) -> Account:
-        """Wait for the end of these runs of `effect`, or until `timeout` seconds have passed, and draw the line."""
+        """Wait up to `timeout` seconds for the end of these runs of `effect`; return their account."""
         assert len(ids) == len(set(ids))
         with contextlib.suppress(AssertionError):
             wait_until(lambda: self.unfinished(ids) == 0, timeout, "every run to end")
@@ -136,36 +137,36 @@ class Ledger:
             sent_again=self.execute(sent_again, ids=ids)[0][0],
         )
 
-    def not_done(self, ids: list[str]) -> list[Any]:
+    def unsuccessful(self, ids: list[str]) -> list[Any]:
         """Return up to 5 rows of these runs that did not end as SUCCESS."""
         statement = "SELECT row_to_json(r) FROM task_runs r WHERE id = ANY(%(ids)s) AND state <> 'SUCCESS' LIMIT 5"
         return [row for (row,) in self.execute(statement, ids=ids)]
 
     def repeated(self, step: str, ids: list[str]) -> int:
-        """How often the runs of `effect` came to a step beyond the first time."""
+        """Return how often the runs of `effect` repeated a step."""
         runs = [effect.run_id for effect in self.effects(ids) if effect.step == step]
         return len(runs) - len(set(runs))
 
-    def begun(self, task_id: str) -> int:
-        """How often a run of `effect` was begun."""
+    def attempts(self, task_id: str) -> int:
+        """Return the number of attempts at a run of `effect`."""
         return sum(effect.step == "begun" for effect in self.effects([task_id]))
 
     def effects(self, ids: list[str]) -> list[Effect]:
-        """Return the steps of these runs of `effect`, in the order in which they reached the sink."""
-        answer = httpx2.post(f"{SINK}/query", json={"ids": ids}, timeout=10).raise_for_status()
-        return [Effect(**record) for record in answer.json()]
+        """Return the steps of these runs of `effect`, in the order of the sink."""
+        response = httpx2.post(f"{SINK}/query", json={"ids": ids}, timeout=10).raise_for_status()
+        return [Effect(**record) for record in response.json()]
 
     def effects_after(self, seq: int) -> list[Effect]:
         """Return the steps of all runs after a sequence number."""
-        answer = httpx2.get(f"{SINK}/effects", params={"after": seq}, timeout=10).raise_for_status()
-        return [Effect(**record) for record in answer.json()]
+        response = httpx2.get(f"{SINK}/effects", params={"after": seq}, timeout=10).raise_for_status()
+        return [Effect(**record) for record in response.json()]
 
 
 @contextlib.contextmanager
 def under_load(
     task: str = "effect", *, each_second: float = 40, seconds: float = 90, **arguments: Any
 ) -> Iterator[Load]:
-    """Send requests at a steady pace as long as a block lasts, and at most for so many seconds."""
+    """Send requests at a constant rate during a block, for at most `seconds`."""
     load = Load()
     over = threading.Event()
 
@@ -179,7 +180,7 @@ def under_load(
         for sender in senders:
             sender.start()
         try:
-            wait_until(lambda: len(load.ids) >= each_second / 2, 30, "the load to begin")
+            wait_until(lambda: len(load.ids) >= each_second / 2, 30, "the load to start")
             yield load
         finally:
             over.set()

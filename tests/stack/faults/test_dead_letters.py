@@ -1,4 +1,4 @@
-"""Dead letters: the documented command counts them and sends them back."""
+"""Dead letters: the documented command counts and redrives them."""
 
 from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
@@ -24,7 +24,7 @@ def purge(stack: Stack) -> None:
 
 
 def rejections(stack: Stack) -> int:
-    """Return how many unknown tasks the worker has rejected."""
+    """Return the number of messages of an unknown task that the worker has rejected."""
     return stack.compose("logs", "worker").count("unknown task 'nonesuch'")
 
 
@@ -44,8 +44,8 @@ def test_redriven_message_of_an_unknown_task_is_a_dead_letter_again(stack: Stack
     purge(stack)
 
 
-def test_listing_dead_letters_often_loses_none(stack: Stack) -> None:
-    """More often than the default delivery limit of a quorum queue, which is 20."""
+def test_dead_letter_survives_repeated_listing(stack: Stack) -> None:
+    """List them more often than the default delivery limit of a quorum queue, which is 20."""
     purge(stack)
     run_in_backend(stack, "c.send_task('nonesuch')")
     wait_until(lambda: dead_letters(stack)[0] == "1 dead letters", 30, "the dead letter to be listed")
@@ -63,7 +63,7 @@ for _ in range(30):
 def test_redriven_message_of_a_run_is_executed(stack: Stack, ledger: Ledger) -> None:
     purge(stack)
     with faults.stopped(stack, "worker"):
-        task_id = stack.accept("add", x=1, y=2)
+        task_id = stack.enqueue("add", x=1, y=2)
         reject = """
 import time
 with c.connection_for_write() as k:
@@ -76,7 +76,7 @@ with c.connection_for_write() as k:
         wait_until(lambda: dead_letters(stack) == found, 30, "the dead letter to be listed")
         assert dead_letters(stack, "--redrive")[1].endswith("sent back")
         assert dead_letters(stack) == ["0 dead letters"]
-    run = stack.end_of(task_id)
+    run = stack.wait_for_end(task_id)
     assert (run["state"], run["result"], run["attempts"]) == ("SUCCESS", 3, 1)
     sent = "SELECT publish_count FROM task_runs WHERE id = %(id)s"
-    assert ledger.execute(sent, id=task_id) == [(1,)]  # by the relay: the dead letter itself was executed
+    assert ledger.execute(sent, id=task_id) == [(1,)]  # the relay did not publish it again

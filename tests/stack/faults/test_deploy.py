@@ -7,15 +7,15 @@ import pytest
 
 from tests.stack.conftest import SLUG, Stack, wait_until
 from tests.stack.faults import faults
-from tests.stack.faults.conftest import FEATURES, Settle
+from tests.stack.faults.conftest import FEATURES, AssertAllDone
 from tests.stack.faults.ledger import Ledger, under_load
 
 IMAGE = f"{SLUG}-backend"
 RESTARTING = {"ConnectError", "RemoteProtocolError", "ReadError", "ReadTimeout", "503"}
-"""Errors of the requests while the container of the API is replaced."""
+"""Errors of requests while the container of the API is replaced."""
 
 MIGRATION = '''
-"""Take long, while the table of the runs is locked."""
+"""Lock the table of the runs for 10 s."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -72,7 +72,7 @@ class Versions:
 
 @pytest.fixture(scope="module")
 def versions(deployed: Stack) -> Iterator[Versions]:
-    """Build both versions; the older one runs again at the end."""
+    """Build both versions. The older one is restored at the end."""
     versions = Versions(deployed)
     versions.build()
     yield versions
@@ -80,26 +80,27 @@ def versions(deployed: Stack) -> Iterator[Versions]:
 
 
 def results(stack: Stack, ids: dict[str, str]) -> dict[str, str]:
-    return {name: stack.end_of(task_id, timeout=240)["result"] for name, task_id in ids.items()}
+    """Return the results of runs once they have ended."""
+    return {name: stack.wait_for_end(task_id, timeout=240)["result"] for name, task_id in ids.items()}
 
 
-def test_newer_backend_with_older_workers(stack: Stack, versions: Versions, nothing_is_lost: Settle) -> None:
-    """The deploy runs a slow migration. A call that only newer workers can read waits for them."""
+def test_newer_backend_with_older_workers(stack: Stack, versions: Versions, assert_all_done: AssertAllDone) -> None:
+    """The deploy runs a slow migration. Calls that only newer workers can read wait for them."""
     with under_load(each_second=20, seconds=120) as load:
         versions.deploy("new", "backend")
         ids = {
-            "gained, not given": stack.accept("gaining", x=1),
-            "gained": stack.accept("gaining", x=2, extra="given"),
-            "lost": stack.accept("losing", x=3),
-            "renamed": stack.accept("renaming", after=4),
-            "added": stack.accept("added"),
+            "gained, not given": stack.enqueue("gaining", x=1),
+            "gained": stack.enqueue("gaining", x=2, extra="given"),
+            "lost": stack.enqueue("losing", x=3),
+            "renamed": stack.enqueue("renaming", after=4),
+            "added": stack.enqueue("added"),
         }
-        assert stack.end_of(ids["gained, not given"])["result"] == "old 1"
-        assert stack.end_of(ids["lost"])["result"] == "old 3 0"
+        assert stack.wait_for_end(ids["gained, not given"])["result"] == "old 1"
+        assert stack.wait_for_end(ids["lost"])["result"] == "old 3 0"
         wait_until(lambda: stack.api.get(f"/tasks/{ids['renamed']}").json()["attempts"] >= 2, 30, "a retry")
         versions.deploy("new", "worker")
-    assert set(load.refused) <= RESTARTING
-    nothing_is_lost(load.ids, started_again=8, sent_again=None, timeout=180)
+    assert set(load.errors) <= RESTARTING
+    assert_all_done(load.ids, started_again=8, sent_again=None, timeout=180)
     assert results(stack, ids) == {
         "gained, not given": "old 1",
         "gained": "new 2 given",
@@ -110,22 +111,22 @@ def test_newer_backend_with_older_workers(stack: Stack, versions: Versions, noth
 
 
 def test_older_backend_with_newer_workers(
-    stack: Stack, versions: Versions, ledger: Ledger, nothing_is_lost: Settle
+    stack: Stack, versions: Versions, ledger: Ledger, assert_all_done: AssertAllDone
 ) -> None:
-    """A rollback of the API alone: the database is newer than its migrations. Then of everything."""
+    """Roll back the API first, on a database that is newer than its migrations, then the workers."""
     with under_load(each_second=20, seconds=120) as load:
         versions.deploy("new", "backend", "worker")
         versions.deploy("old", "backend")
         assert ledger.execute("SELECT count(*) FROM alembic_version WHERE version_num = 'slow01'") == [(1,)]
         ids = {
-            "gained": stack.accept("gaining", x=1),
-            "lost": stack.accept("losing", x=2, y=3),
-            "renamed": stack.accept("renaming", before=4),
+            "gained": stack.enqueue("gaining", x=1),
+            "lost": stack.enqueue("losing", x=2, y=3),
+            "renamed": stack.enqueue("renaming", before=4),
         }
-        assert stack.end_of(ids["gained"])["result"] == "new 1 default"
-        assert stack.end_of(ids["renamed"])["result"] == "new 4"
+        assert stack.wait_for_end(ids["gained"])["result"] == "new 1 default"
+        assert stack.wait_for_end(ids["renamed"])["result"] == "new 4"
         wait_until(lambda: stack.api.get(f"/tasks/{ids['lost']}").json()["attempts"] >= 2, 30, "a retry")
         versions.deploy("old", "worker")
-    assert set(load.refused) <= RESTARTING
-    nothing_is_lost(load.ids, started_again=8, sent_again=None, timeout=180)
+    assert set(load.errors) <= RESTARTING
+    assert_all_done(load.ids, started_again=8, sent_again=None, timeout=180)
     assert results(stack, ids) == {"gained": "new 1 default", "lost": "old 2 3", "renamed": "new 4"}

@@ -1,11 +1,11 @@
-"""PostgreSQL has no connection left, or fails over to a standby."""
+"""PostgreSQL runs out of connections, or fails over to a standby."""
 
 import contextlib
 from collections.abc import Iterator
 
 from tests.stack.conftest import SLUG, Stack, wait_until
 from tests.stack.faults import faults
-from tests.stack.faults.conftest import Settle
+from tests.stack.faults.conftest import AssertAllDone
 from tests.stack.faults.ledger import Ledger, under_load
 
 STANDBY = f"{SLUG}-standby"
@@ -20,7 +20,7 @@ exec postgres
 
 @contextlib.contextmanager
 def no_connection_left(stack: Stack, ledger: Ledger) -> Iterator[None]:
-    """End the sessions of the application's role, and accept no new one."""
+    """End the sessions of the application's role, and reject new ones."""
     role = stack.project.env["POSTGRES_USER"]
     sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %(role)s"
     ledger.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT 0')
@@ -31,19 +31,19 @@ def no_connection_left(stack: Stack, ledger: Ledger) -> Iterator[None]:
         ledger.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT -1')
 
 
-def test_database_out_of_connections(stack: Stack, ledger: Ledger, nothing_is_lost: Settle) -> None:
+def test_database_out_of_connections(stack: Stack, ledger: Ledger, assert_all_done: AssertAllDone) -> None:
     with under_load(seconds=120) as load:
         with no_connection_left(stack, ledger):
-            wait_until(lambda: load.refused["503"] >= 40, 60, "requests to be refused meanwhile")
+            wait_until(lambda: load.errors["503"] >= 40, 60, "requests to fail")
         sent = len(load.ids)
         wait_until(lambda: len(load.ids) > sent + 40, 60, "requests to be accepted again")
-    assert set(load.refused) == {"503"}
-    nothing_is_lost(load.ids, started_again=None)
+    assert set(load.errors) == {"503"}
+    assert_all_done(load.ids, started_again=None)
 
 
 @contextlib.contextmanager
 def standby(stack: Stack, ledger: Ledger) -> Iterator[None]:
-    """Run a standby that has each commit before the client has its answer."""
+    """Run a standby with synchronous replication."""
     stack.compose(
         "exec", "-T", "db", "bash", "-c", "echo host replication postgres all scram-sha-256 >> $PGDATA/pg_hba.conf"
     )
@@ -63,11 +63,11 @@ def standby(stack: Stack, ledger: Ledger) -> Iterator[None]:
 
 
 def test_failover_to_a_standby(stack: Stack, ledger: Ledger) -> None:
-    """The promoted standby has an older start than every run, and knows no lock of a worker."""
+    """The promoted standby was started before every run, and has none of the workers' locks."""
     try:
         with standby(stack, ledger):
             with under_load(each_second=20, seconds=150) as load:
-                long = [stack.accept("effect", seconds=30) for _ in range(2)]
+                long = [stack.enqueue("effect", seconds=30) for _ in range(2)]
                 stack.wait_for_start(*long)
                 faults.docker("network", "disconnect", NETWORK, faults.container("db"))
                 faults.docker("stop", faults.container("db"))
@@ -76,9 +76,9 @@ def test_failover_to_a_standby(stack: Stack, ledger: Ledger) -> None:
                 faults.docker("exec", STANDBY, "psql", "--username=postgres", "--command=SELECT pg_promote()")
                 sent = len(load.ids)
                 wait_until(lambda: len(load.ids) > sent + 100, 90, "requests to be accepted again")
-            assert set(load.refused) <= {"503", "ReadTimeout"}
+            assert set(load.errors) <= {"503", "ReadTimeout"}
             ids = load.ids + long
-            rows = [stack.end_of(task_id, timeout=120) for task_id in ids]
+            rows = [stack.wait_for_end(task_id, timeout=120) for task_id in ids]
             assert {row["state"] for row in rows} == {"SUCCESS"}
             assert {row["attempts"] for row in rows if row["task_id"] in long} == {1}
     finally:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
-from tests.stack.faults.conftest import Settle
+from tests.stack.faults.conftest import AssertAllDone
 from tests.stack.faults.ledger import Ledger
 
 MEGABYTE = 1_000_000
@@ -47,7 +47,7 @@ print(json.dumps(ids))
 
 
 def send_workflows(stack: Stack) -> list[str]:
-    """Send chains, groups, callbacks and chords without the outbox, as Celery does; returns the ids of all runs."""
+    """Send chains, groups, callbacks and chords without the outbox, as Celery does; return the ids of all runs."""
     chords = stack.variant["result_backend"] != "rpc"
     code = WORKFLOWS.replace("CHORDS", str(chords))
     ids: list[str] = json.loads(stack.compose("exec", "-T", "backend", "python", "-c", code))
@@ -55,11 +55,12 @@ def send_workflows(stack: Stack) -> list[str]:
 
 
 def all_have_rows(ledger: Ledger, ids: list[str]) -> bool:
+    """Return whether each of these runs has a row."""
     return ledger.execute("SELECT count(*) FROM task_runs WHERE id = ANY(%(ids)s)", ids=ids) == [(len(ids),)]
 
 
 @pytest.mark.parametrize("fault", ["broker restarted", "broker crashed", "worker crashed"])
-def test_workflow_continues(stack: Stack, ledger: Ledger, nothing_is_lost: Settle, fault: str) -> None:
+def test_workflow_continues(stack: Stack, ledger: Ledger, assert_all_done: AssertAllDone, fault: str) -> None:
     ids = send_workflows(stack)
     wait_until(lambda: ledger.unfinished(ids) < len(ids) - 4, 60, "some runs to end")
     if fault == "broker restarted":
@@ -67,33 +68,34 @@ def test_workflow_continues(stack: Stack, ledger: Ledger, nothing_is_lost: Settl
     else:
         faults.crash("rabbitmq" if fault == "broker crashed" else "worker")
     wait_until(lambda: all_have_rows(ledger, ids), 150, "every part of each workflow to have started")
-    nothing_is_lost(ids, started_again=None, timeout=150)
+    assert_all_done(ids, started_again=None, timeout=150)
 
 
 def send_document(stack: Stack, size: int) -> str:
-    answer = stack.api.post("/tasks/measure", json={"document": {"text": "x" * size}})
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["task_id"])
+    """Submit a document of `size` characters; return the id of the run."""
+    response = stack.api.post("/tasks/measure", json={"document": {"text": "x" * size}})
+    assert response.status_code == 202, response.text
+    return str(response.json()["task_id"])
 
 
-def test_argument_of_15_megabytes(stack: Stack) -> None:
-    run = stack.end_of(send_document(stack, 15 * MEGABYTE), timeout=60)
+def test_argument_of_15_megabytes_is_delivered(stack: Stack) -> None:
+    run = stack.wait_for_end(send_document(stack, 15 * MEGABYTE), timeout=60)
     assert (run["state"], run["result"], run["attempts"]) == ("SUCCESS", 15 * MEGABYTE, 1)
 
 
-def test_unpublishable_rows_between_others(stack: Stack, ledger: Ledger) -> None:
-    """One is larger than the broker accepts, one has a queue that does not exist."""
+def test_unpublishable_rows_do_not_block_others(stack: Stack, ledger: Ledger) -> None:
+    """One row is larger than the broker's limit, and one has an unknown queue."""
     unroutable = str(uuid4())
     row = """
         INSERT INTO task_runs (id, name, queue, arguments, state, outbox_action)
         VALUES (%(id)s, 'add', 'nonesuch', '{"x": 1, "y": 2}', 'PENDING', 'publish')
     """
-    ids = [stack.accept("add", x=1, y=1)]
+    ids = [stack.enqueue("add", x=1, y=1)]
     too_large = send_document(stack, 17 * MEGABYTE)
     ledger.execute(row, id=unroutable)
-    ids += [stack.accept("add", x=1, y=1) for _ in range(20)]
-    assert {stack.end_of(task_id)["state"] for task_id in ids} == {"SUCCESS"}
-    run = stack.end_of(too_large)
+    ids += [stack.enqueue("add", x=1, y=1) for _ in range(20)]
+    assert {stack.wait_for_end(task_id)["state"] for task_id in ids} == {"SUCCESS"}
+    run = stack.wait_for_end(too_large)
     assert run["state"] == "FAILURE"
     assert run["error"].startswith("arguments: 1700")
     postponed = "SELECT publish_at > now() FROM task_runs WHERE id = %(id)s AND outbox_action IS NOT NULL"

@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests. Unit tests need no server; those marked `services` need the running stack."""
+"""Settings and fixtures of all tests. Unit tests need no server; tests marked `services` need the running stack."""
 
 import os
 import time
@@ -37,7 +37,7 @@ class Api:
         self.http = http
 
     def enqueue(self, task: str, **arguments: Any) -> str:
-        """Submit a task with query parameters; returns the id of its run."""
+        """Submit a task with query parameters; return the id of its run."""
         response = self.http.post(f"/tasks/{task}", params=arguments)
         assert response.status_code == 202, response.text
         task_id: str = response.json()["task_id"]
@@ -54,14 +54,14 @@ class Api:
     def wait_for(
         self, task_id: str, condition: Callable[[dict[str, Any]], bool], timeout: float = 30
     ) -> dict[str, Any]:
-        """Return a run once a condition holds; a run that was not enqueued has no row until it starts."""
+        """Return a run once a condition holds. A run that was sent without the outbox has no row until it starts."""
         deadline = time.monotonic() + timeout
         while True:
             response = self.http.get(f"/tasks/{task_id}")
             if response.status_code == 200 and condition(response.json()):
                 run: dict[str, Any] = response.json()
                 return run
-            assert time.monotonic() < deadline, f"still waiting after {timeout} s, last response: {response.text}"
+            assert time.monotonic() < deadline, f"condition not met within {timeout} s, last response: {response.text}"
             time.sleep(0.1)
 
     def wait_for_end(self, task_id: str, timeout: float = 30) -> dict[str, Any]:
@@ -88,6 +88,6 @@ def api() -> Iterator[Api]:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    """A database session of the running stack; what is not committed is rolled back."""
+    """Open a session on the database of the running stack; uncommitted changes are rolled back."""
     with Session(database.engine()) as opened:
         yield opened

@@ -1,13 +1,13 @@
-"""Sink of effects: an append-only log outside the project, which no fault touches.
+"""Sink of effects: an append-only log outside the project, which faults do not affect.
 
 POST /effects             append a record; returns every record of its run
 GET  /effects?run_id=ID   return every record of a run
 GET  /effects?after=SEQ   return every record after a sequence number
 POST /query               {"ids": [...]}: return every record of these runs
 
-A record is {"run_id", "step", "attempt", "owner"}; the sink adds "seq" and "at". A record that it has already is not
-appended again, so a client may repeat a request without an answer. A request after its "expires" is rejected with 409:
-one that a broken network has kept must not become an effect of a process that is long gone.
+A record is {"run_id", "step", "attempt", "owner"}; the sink adds "seq" and "at". A duplicate is not appended, so
+a client may repeat a request that had no response. A request after its "expires" is rejected with 409: requests that a
+broken network has delayed must not become effects of a process that has ended.
 """
 
 import argparse
@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (http.server's name)
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (name in http.server)
         """Log nothing."""
 
 

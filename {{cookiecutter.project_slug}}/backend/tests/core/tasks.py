@@ -1,4 +1,4 @@
-"""Tasks of the core tests, on a queue of their own; `celery --app=tests.core.tasks worker` executes them."""
+"""Tasks of the core tests, on their own queue; `celery --app=tests.core.tasks worker` executes them."""
 
 import asyncio
 import os
@@ -14,18 +14,18 @@ from sqlalchemy.orm import Session
 from app.core import database
 from app.core.celery import celery_app
 from app.core.tasks import AsyncRunContext, RunContext, history, queues, task, worker
-from app.features import queues as team
+from app.features import queues as feature_queues
 
 __all__ = ["celery_app", "worker"]
 
 QUEUE = "core-tests"
 
-team.QUEUES = [*team.QUEUES, QUEUE]
-queues.define(team.QUEUES)
+feature_queues.QUEUES = [*feature_queues.QUEUES, QUEUE]
+queues.define(feature_queues.QUEUES)
 
 
 class Item(BaseModel):
-    """An argument and a result of types that JSON does not have."""
+    """An argument and a result with types that JSON does not have."""
 
     day: date
     price: Decimal
@@ -41,7 +41,7 @@ def core_add(run: RunContext, x: float, y: float) -> float:
 
 @task(queue=QUEUE)
 def core_price(run: RunContext, item: Item, factor: Decimal, days: dict[date, int] | None = None) -> Item:
-    """Return an item with another price, and the types of all arguments checked."""
+    """Check the types of all arguments, and return the item with another price."""
     assert isinstance(item.day, date)
     assert isinstance(factor, Decimal)
     assert all(isinstance(day, date) for day in days or {})
@@ -50,12 +50,12 @@ def core_price(run: RunContext, item: Item, factor: Decimal, days: dict[date, in
 
 @task(queue=QUEUE, endpoint=False)
 def core_hidden(run: RunContext) -> None:
-    """Have no endpoint."""
+    """Return nothing; the task has no endpoint."""
 
 
 @task(queue=QUEUE)
 def core_slow(run: RunContext, duration: float = 20) -> float:
-    """Sleep, reporting progress."""
+    """Sleep, and report progress."""
     started = time.monotonic()
     while (elapsed := time.monotonic() - started) < duration:
         run.progress(elapsed, duration)
@@ -80,7 +80,7 @@ def core_flaky(run: RunContext, failures: int) -> int:
 
 @task(queue=QUEUE, max_retries=1)
 def core_enqueue(run: RunContext, x: float, *, fail: bool = False) -> str:
-    """Enqueue another task in the transaction of this run; the first attempt fails afterwards if asked to."""
+    """Enqueue another task in the transaction of this run. With `fail`, the first attempt fails afterwards."""
     (run_id,) = run.session.execute(core_add.enqueue(x=x, y=run.attempt)).one()
     if fail and run.attempt == 1:
         raise ConnectionError
@@ -89,7 +89,7 @@ def core_enqueue(run: RunContext, x: float, *, fail: bool = False) -> str:
 
 @task(queue=QUEUE)
 def core_revoked(run: RunContext, x: float) -> None:
-    """Enqueue another task, and have been revoked at the end."""
+    """Enqueue another task, and revoke this run."""
     run.session.execute(core_add.enqueue(x=x, y=0))
     with Session(database.engine()) as other, other.begin():
         other.execute(history.revoke(run.id))
@@ -97,7 +97,7 @@ def core_revoked(run: RunContext, x: float) -> None:
 
 @task(queue=QUEUE)
 async def core_async_revoked(run: AsyncRunContext, x: float) -> None:
-    """Enqueue another task asynchronously, and have been revoked at the end."""
+    """Enqueue another task asynchronously, and revoke this run."""
     await run.session.execute(core_add.enqueue(x=x, y=0))
     async with AsyncSession(database.async_engine()) as other, other.begin():
         await other.execute(history.revoke(run.id))
@@ -120,7 +120,7 @@ def core_recursive(run: RunContext, n: int) -> int:
 
 @task(queue=QUEUE)
 async def core_async(run: AsyncRunContext, x: float) -> list[str]:
-    """Enqueue another task asynchronously; returns its id, and the number of this run on its process' event loop."""
+    """Enqueue another task asynchronously; return its id, and the number of this run on its event loop."""
     await run.progress(1, 2)
     (run_id,) = (await run.session.execute(core_add.enqueue(x=x, y=0))).one()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Tasks that leave a countable effect, kill their process, exhaust memory, exceed a time limit or report progress."""
+"""Tasks that write a countable effect, kill their process, exhaust memory, exceed a time limit or report progress."""
 
 import asyncio
 import contextlib
@@ -23,16 +23,16 @@ INSERT = text("INSERT INTO session_effects (run_id) VALUES (:id)")
 
 
 def note(run: RunContext, step: str) -> list[str]:
-    """Write a step of this attempt to the sink; return the steps of all attempts at the run, in their order.
+    """Write a step of this attempt to the sink; return the steps of all attempts at the run, in order.
 
-    A step is stored once however often it is sent, and not after the timeout of its request.
+    A repeated request stores the step once. A request that arrives after its timeout is rejected.
     """
     record = {"run_id": run.id, "step": step, "attempt": run.attempt, "owner": f"{os.getpid()}@{socket.gethostname()}"}
     for tries_left in (2, 1, 0):
         body = json.dumps({**record, "expires": time.time() + TIMEOUT}).encode()
         try:
-            with urllib.request.urlopen(urllib.request.Request(SINK, body), timeout=TIMEOUT) as answer:
-                return [each["step"] for each in json.load(answer)]
+            with urllib.request.urlopen(urllib.request.Request(SINK, body), timeout=TIMEOUT) as response:
+                return [each["step"] for each in json.load(response)]
         except UNREACHABLE:
             if not tries_left:
                 raise
@@ -42,10 +42,10 @@ def note(run: RunContext, step: str) -> list[str]:
 
 @task(autoretry_for=UNREACHABLE, max_retries=20, retry_backoff_max=4, time_limit=330)
 def effect(run: RunContext, seconds: float = 0.05) -> None:
-    """Work for `seconds`, then leave the effect, unless an earlier attempt has left it.
+    """Sleep for `seconds`, then write the effect, unless an earlier attempt has written it.
 
     The effect therefore exists once for any number of attempts, unless two of them run at the same time. An attempt
-    that leaves none writes another step, so that the sink has the end of each attempt.
+    without an effect writes another step, so that the sink has the end of each attempt.
     """
     done = "done" in note(run, "begun")
     time.sleep(seconds)
@@ -54,13 +54,13 @@ def effect(run: RunContext, seconds: float = 0.05) -> None:
 
 @task()
 def poison(run: RunContext) -> None:  # noqa: ARG001
-    """Kill the process that does this."""
+    """Kill the process that executes the task."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task(time_limit=3)
 def endless(run: RunContext) -> None:  # noqa: ARG001
-    """Outlive the soft time limit, and the hard one."""
+    """Ignore the soft time limit, and exceed the hard one."""
     while True:
         with contextlib.suppress(SoftTimeLimitExceeded):
             time.sleep(60)
@@ -83,21 +83,21 @@ def exhausting(run: RunContext) -> None:  # noqa: ARG001
 
 @task(max_retries=20, retry_backoff_max=4, time_limit=60)
 def record(run: RunContext, seconds: float = 0.05) -> None:
-    """Leave the effect, unguarded, in the session of the run, and take a while until its end."""
+    """Insert a row in the session of the run without a guard, then sleep."""
     run.session.execute(INSERT, {"id": run.id})
     time.sleep(seconds)
 
 
 @task(max_retries=20, retry_backoff_max=4, time_limit=60)
 async def record_async(run: AsyncRunContext, seconds: float = 0.05) -> None:
-    """Do the same on the event loop."""
+    """Insert a row in the session of the run on the event loop, then sleep."""
     await run.session.execute(INSERT, {"id": run.id})
     await asyncio.sleep(seconds)
 
 
 @task()
 def record_outside(run: RunContext, seconds: float = 0.05) -> None:
-    """Leave the effect, unguarded, outside the session of the run, and take a while until its end."""
+    """Insert a row outside the session of the run without a guard, then sleep."""
     with database.autocommit_engine().connect() as connection:
         connection.execute(INSERT, {"id": run.id})
     time.sleep(seconds)
@@ -105,6 +105,6 @@ def record_outside(run: RunContext, seconds: float = 0.05) -> None:
 
 @task(time_limit=4)
 def limited(run: RunContext, seconds: float = 3) -> None:
-    """Leave the effect in the session of the run, under a short time limit."""
+    """Insert a row in the session of the run, under a short time limit."""
     run.session.execute(INSERT, {"id": run.id})
     time.sleep(seconds)

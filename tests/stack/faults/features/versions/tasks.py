@@ -1,11 +1,11 @@
-"""Tasks as the older version of the project has them; `newer.py.txt` beside this file is the newer version."""
+"""Tasks in the older version of the project; `newer.py.txt` beside this file is the newer version."""
 
 from app.core.tasks import RunContext, task
 
 
 @task()
 def gaining(run: RunContext, x: int) -> str:  # noqa: ARG001
-    """Take one argument; the newer version takes another one."""
+    """Take one argument; the newer version takes two."""
     return f"old {x}"
 
 

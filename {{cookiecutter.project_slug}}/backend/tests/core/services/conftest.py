@@ -39,7 +39,7 @@ def worker() -> Iterator[None]:
 
 @pytest.fixture
 def enqueue(session: Session) -> Callable[[Any], str]:
-    """Execute the statement of `enqueue` in a transaction; returns the id of the run."""
+    """Return a function that executes a statement of `enqueue` in a transaction and returns the id of the run."""
 
     def committed(statement: Any) -> str:
         run_id: str = session.execute(statement).scalar_one()

@@ -1,4 +1,4 @@
-"""Celery's own ways to start tasks: messages without the outbox."""
+"""Tasks that are sent with Celery's own methods, without the outbox."""
 
 from decimal import Decimal
 from uuid import uuid4
@@ -13,7 +13,7 @@ from tests.core.tasks import QUEUE, Item, core_add, core_price, core_slow
 pytestmark = pytest.mark.services
 
 
-def test_sender_gets_the_result(api: Api) -> None:
+def test_sender_receives_the_result(api: Api) -> None:
     sent = core_add.delay(2, 3)
     assert sent.get(timeout=30) == 5
     run = api.wait_for_end(sent.id)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture
 def lose(session: Session) -> Callable[[int], str]:
-    """Insert a run whose message was published long ago and lost."""
+    """Return a function that inserts a run whose message was published long ago and lost."""
 
     def inserted(publish_count: int) -> str:
         task_id = str(uuid4())
@@ -33,7 +33,7 @@ def lose(session: Session) -> Callable[[int], str]:
     return inserted
 
 
-def test_lost_message_is_published_again_or_the_run_given_up(
+def test_lost_message_is_published_again_up_to_the_limit(
     api: Api, lose: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once, often = lose(1), lose(8)
@@ -52,7 +52,7 @@ def test_lost_message_is_published_again_or_the_run_given_up(
     assert (run["state"], run["error"]) == ("FAILURE", "lost: no worker took its message, sent 8 times")
 
 
-def test_unroutable_message_does_not_hold_up_the_others(api: Api, session: Session) -> None:
+def test_unroutable_message_does_not_block_others(api: Api, session: Session) -> None:
     lost, good = str(uuid4()), str(uuid4())
     for task_id, queue in ((lost, "no-such-queue"), (good, QUEUE)):
         row = {"id": task_id, "name": "core_add", "queue": queue, "arguments": {"x": 1, "y": 1}}

@@ -1,4 +1,4 @@
-"""Runs from their enqueueing to their end, as the API reports them."""
+"""Runs from enqueueing to their end, as reported by the API."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.services
 Enqueue = Callable[[Any], str]
 
 
-def test_run_goes_to_the_worker_and_back(api: Api, enqueue: Enqueue) -> None:
+def test_run_is_executed_and_recorded(api: Api, enqueue: Enqueue) -> None:
     run = api.wait_for_end(enqueue(core_add.enqueue(x=2, y=3)))
     assert (run["state"], run["result"], run["arguments"]) == ("SUCCESS", 5, {"x": 2, "y": 3})
     assert (run["queue"], run["attempts"]) == ("core-tests", 1)
@@ -41,14 +41,14 @@ def test_run_goes_to_the_worker_and_back(api: Api, enqueue: Enqueue) -> None:
     assert times == sorted(times)
 
 
-def test_rolled_back_enqueue_leaves_neither_row_nor_message(api: Api, enqueue: Enqueue, session: Session) -> None:
+def test_rolled_back_enqueue_leaves_no_row_and_no_message(api: Api, enqueue: Enqueue, session: Session) -> None:
     rolled_back = session.execute(core_add.enqueue(x=1, y=1)).scalar_one()
     session.rollback()
     assert api.wait_for_end(enqueue(core_add.enqueue(x=2, y=2)))["state"] == "SUCCESS"
     assert api.http.get(f"/tasks/{rolled_back}").status_code == 404
 
 
-def test_rich_types_survive_the_way_there_and_back(api: Api, enqueue: Enqueue) -> None:
+def test_rich_types_survive_the_round_trip(api: Api, enqueue: Enqueue) -> None:
     item = Item(day=date(2026, 1, 31), price=Decimal("10.50"), key=UUID(int=1))
     run = api.wait_for_end(enqueue(core_price.enqueue(item, factor=Decimal("2.0"), days={date(2026, 2, 1): 1})))
     assert run["state"] == "SUCCESS", run["traceback"]

@@ -52,7 +52,7 @@ def test_transaction_commits_before_the_response_or_rolls_back(
     visible: list[bool] = []
 
     async def observed(scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, and look for the row at the moment when its response starts."""
+        """Run the application, and record whether the row is visible when its response starts."""
 
         async def send_observed(message: Message) -> None:
             if message["type"] == "http.response.start":

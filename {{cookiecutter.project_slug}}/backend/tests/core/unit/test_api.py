@@ -165,6 +165,6 @@ def test_root_redirects_to_the_documentation(client: TestClient) -> None:
     assert client.get("/", follow_redirects=False).headers["location"] == "/docs"
 
 
-def test_cursor_decodes_to_itself() -> None:
+def test_cursor_survives_the_round_trip() -> None:
     cursor = Cursor(accepted_at=datetime.now(UTC), id="some-id")
     assert Cursor.decode(cursor.encode()) == cursor

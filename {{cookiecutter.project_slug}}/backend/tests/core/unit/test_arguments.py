@@ -106,7 +106,7 @@ def test_query_expresses_scalars_and_lists_of_scalars(function: Callable[..., An
     assert arguments_of(function, RunContext).fit_query() == fits
 
 
-def test_arguments_survive_the_way_through_json() -> None:
+def test_arguments_survive_the_json_round_trip() -> None:
     arguments = arguments_of(scalars, RunContext)
     given = {
         "when": datetime.fromisoformat("2026-01-31T12:00:00+00:00"),
@@ -136,7 +136,7 @@ def test_nested_models_are_stored_completely() -> None:
     assert arguments.parse((), arguments.encode((), given)) == given
 
 
-def test_aliases_and_json_survive_the_way_through_json() -> None:
+def test_aliases_and_json_fields_survive_the_json_round_trip() -> None:
     arguments = arguments_of(aliased, RunContext)
     given = {"thing": Aliased.model_validate({"oneOf": 1, "text": "[2]"})}
     assert arguments.parse((), arguments.encode((), given)) == given

@@ -1,4 +1,4 @@
-"""Direct calls of tasks, which behave as in any Celery project."""
+"""Direct calls of tasks, which behave as in other Celery projects."""
 
 import asyncio
 from decimal import Decimal

@@ -42,11 +42,11 @@ class Message:
         self.headers = {"kwargsrepr": SECRET, **headers}
 
     def reject_log_error(self, *_: Any) -> None:
-        """Reject nothing."""
+        """Do nothing."""
 
 
 def receive(message: Message, problem: str) -> None:
-    """Let Celery's own code report a message."""
+    """Report a message with Celery's own code."""
     backend = SimpleNamespace(mark_as_failure=lambda *_, **__: None)
     worker: Any = object.__new__(consumer.Consumer)
     vars(worker).update(app=SimpleNamespace(backend=backend), event_dispatcher=None, connection_errors=())

@@ -62,7 +62,7 @@ def test_request_without_host_is_rejected() -> None:
         "[2001:DB8::1]",
     ],
 )
-def test_allowed_host_passes_without_and_with_its_origin(host: str) -> None:
+def test_allowed_host_passes_with_and_without_its_origin(host: str) -> None:
     for method in ("GET", "POST"):
         assert status(method, Host=host) is None
         assert status(method, Host=host, Origin=f"http://{host}") is None
@@ -104,7 +104,7 @@ def test_cross_origin_request_is_rejected_unless_its_method_is_safe(headers: dic
         {"Origin": "http://Localhost:8060", "Sec_Fetch_Site": "same-origin"},
     ],
 )
-def test_own_pages_and_other_clients_pass(headers: dict[str, str]) -> None:
+def test_same_origin_and_non_browser_requests_pass(headers: dict[str, str]) -> None:
     assert status("POST", Host="localhost:8060", **headers) is None
 
 

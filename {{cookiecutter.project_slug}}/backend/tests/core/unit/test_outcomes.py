@@ -27,7 +27,7 @@ def test_arguments_of_another_version_are_unknown_or_missing(arguments: dict[str
     assert core_add._is_of_another_version(raised.value) is expected
 
 
-def test_message_is_requeued_when_what_follows_a_success_was_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_is_requeued_when_the_next_task_was_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_add, "succeeded", "run-1")
     with pytest.raises(Reject) as raised:
         core_add.on_failure(OSError("broker"), "run-1", (), {}, None)
@@ -53,7 +53,7 @@ def test_exceeded_time_limit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> No
         (ValueError(), False),
     ],
 )
-def test_unavailable_database_differs_from_a_wrong_statement(error: Exception, *, expected: bool) -> None:
+def test_unavailable_database_is_distinguished_from_an_invalid_statement(error: Exception, *, expected: bool) -> None:
     assert is_unavailable(error) is expected
 
 
@@ -61,12 +61,12 @@ def test_exit_of_an_async_task_leaves_the_loop_running() -> None:
     async def leave() -> None:
         sys.exit(1)
 
-    async def answer() -> int:
+    async def respond() -> int:
         return 42
 
     with pytest.raises(RuntimeError, match="SystemExit"):
         loop.run(leave())
-    assert loop.run(answer()) == 42
+    assert loop.run(respond()) == 42
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -93,5 +93,5 @@ def test_interrupted_end_of_an_async_task_is_undecided(monkeypatch: pytest.Monke
 
     loop.run(asyncio.sleep(0))  # the loop exists
     monkeypatch.setattr(threading, "Event", Interrupted)
-    with pytest.raises((TimeoutError, UndecidedError) if at_once else UndecidedError):  # it may have started
+    with pytest.raises((TimeoutError, UndecidedError) if at_once else UndecidedError):  # the coroutine may have started
         loop.run(finish())

@@ -12,7 +12,7 @@ from tests.core.tasks import core_add as taken
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register the tasks of a test in a copy."""
+    """Replace the registry by a copy for each test."""
     monkeypatch.setattr(registry, "REGISTRY", dict(REGISTRY))
 
 
@@ -61,7 +61,7 @@ async def wrong_context(run: RunContext) -> None:
 
 
 def core_add(run: RunContext) -> None:
-    """Have the name of another task."""
+    """Use the name of another task."""
     assert taken.name == "core_add"
 
 

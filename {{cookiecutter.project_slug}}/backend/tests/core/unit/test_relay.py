@@ -25,7 +25,7 @@ def test_message_equals_celerys_own_without_a_reply_address() -> None:
     assert not ours.reply_to
 
 
-def test_message_keeps_what_an_earlier_one_had() -> None:
+def test_message_keeps_the_workflow_of_an_earlier_one() -> None:
     kept = {
         "chain": [{"task": "core_add"}],
         "reply_to": "sender",

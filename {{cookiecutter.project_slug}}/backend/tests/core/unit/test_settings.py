@@ -32,7 +32,7 @@ def test_missing_variables_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch
 
 
 def test_database_variables_are_required_by_their_first_use_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flower has none of them."""
+    """Flower does not have these variables."""
     for name in ("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"):
         monkeypatch.delenv(name)
     without = read(Settings)

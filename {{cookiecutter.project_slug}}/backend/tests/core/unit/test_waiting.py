@@ -14,11 +14,11 @@ from app.core.api.runs import TaskRun
 from app.core.api.waiting import TICK, wait_for_end
 
 NOW = datetime.now(UTC)
-LONG = 60.0  # seconds, as no test lasts
+LONG = 60.0  # seconds, longer than any test
 
 
 class Database:
-    """The ended runs, and the ids of each statement that asked for them."""
+    """The ended runs, and the ids of each statement that selected them."""
 
     def __init__(self) -> None:
         self.ended: set[str] = set()
@@ -35,10 +35,10 @@ class Database:
             raise self.errors.pop()
         return [row(run_id) for run_id in ids if run_id in self.ended]
 
-    async def asked(self, times: int = 1) -> None:
-        """Return after so many more statements."""
+    async def wait_for_statements(self, count: int = 1) -> None:
+        """Return after `count` more statements."""
         async with asyncio.timeout(5):
-            for _ in range(times):
+            for _ in range(count):
                 self._executed.clear()
                 await self._executed.wait()
 
@@ -50,7 +50,7 @@ def row(run_id: str) -> Any:
 
 
 def request(disconnected: asyncio.Event | None = None) -> Request:
-    """Return a request that has a body, and whose client disconnects at the event."""
+    """Return a request with a body, whose client disconnects when the event is set."""
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> Any:
@@ -71,7 +71,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario; nothing waits or polls after it."""
+    """Run a scenario, and check that nothing waits or polls afterwards."""
 
     async def complete() -> None:
         await scenario()
@@ -85,7 +85,7 @@ def test_waiters_share_one_statement(database: Database) -> None:
     async def scenario() -> None:
         ids = [f"id-{number}" for number in range(100)]
         waits = [asyncio.create_task(wait_for_end(request(), run_id, LONG)) for run_id in (*ids, *ids)]
-        await database.asked(2)
+        await database.wait_for_statements(2)
         assert database.statements == [sorted(ids)] * 2
         database.ended.update(ids)
         ended = await asyncio.gather(*waits)
@@ -105,8 +105,8 @@ def test_older_waiters_are_polled_less_often(database: Database, monkeypatch: py
         await asyncio.sleep(0.5)
         database.statements.clear()
         assert await wait_for_end(request(), "new", 0.1) is None
-        asked = [run_id for ids in database.statements for run_id in ids]
-        assert 0 < asked.count("old") < asked.count("new") / 2
+        polled = [run_id for ids in database.statements for run_id in ids]
+        assert 0 < polled.count("old") < polled.count("new") / 2
         assert ["new", "old"] in database.statements
         database.ended.add("old")
         assert await old
@@ -114,7 +114,7 @@ def test_older_waiters_are_polled_less_often(database: Database, monkeypatch: py
     run(scenario)
 
 
-def test_wait_ends_after_its_seconds(database: Database) -> None:
+def test_wait_ends_after_its_timeout(database: Database) -> None:
     async def scenario() -> None:
         began = asyncio.get_running_loop().time()
         assert await wait_for_end(request(), "id", 0.1) is None
@@ -123,18 +123,18 @@ def test_wait_ends_after_its_seconds(database: Database) -> None:
     run(scenario)
 
 
-def test_disconnected_client_is_not_polled_for(database: Database) -> None:
+def test_polls_end_when_the_client_disconnects(database: Database) -> None:
     async def scenario() -> None:
         disconnected = asyncio.Event()
         waits = [
             asyncio.create_task(wait_for_end(request(disconnected), "gone", LONG)),
             asyncio.create_task(wait_for_end(request(), "connected", LONG)),
         ]
-        await database.asked()
+        await database.wait_for_statements()
         disconnected.set()
         assert await waits[0] is None
         database.statements.clear()
-        await database.asked(2)
+        await database.wait_for_statements(2)
         assert database.statements == [["connected"]] * 2
         database.ended.add("connected")
         assert await waits[1]
@@ -142,10 +142,10 @@ def test_disconnected_client_is_not_polled_for(database: Database) -> None:
     run(scenario)
 
 
-def test_stopping_server_gets_a_response(database: Database) -> None:
+def test_waiting_request_gets_a_response_when_the_server_stops(database: Database) -> None:
     async def scenario() -> None:
         wait = asyncio.create_task(wait_for_end(request(), "id", LONG))
-        await database.asked()
+        await database.wait_for_statements()
         wait.cancel()
         assert await wait is None
 

@@ -5,7 +5,7 @@ from app.core.tasks.testing import TaskRunner
 from app.features.demo.tasks import add, fail, flaky, slow
 
 
-def test_add_adds() -> None:
+def test_add_returns_the_sum() -> None:
     assert TaskRunner().run(add, x=2, y=3) == 5
 
 
@@ -21,7 +21,7 @@ def test_slow_rejects_an_invalid_duration(duration: object) -> None:
         TaskRunner().run(slow, duration=duration)
 
 
-def test_fail_fails() -> None:
+def test_fail_raises_its_reason() -> None:
     with pytest.raises(ValueError, match="on purpose"):
         TaskRunner().run(fail, reason="on purpose")
 
