@@ -83,12 +83,17 @@ def _brief() -> dict[str, Any]:
 
 @cache
 def engine() -> Engine:
-    """Return the engine of a worker process: one connection for transitions of runs, one for the task's own session."""
-    engine = create_engine(settings().database_url, pool_size=2, max_overflow=1, **_options())
+    """Return the engine of a worker process: one connection for transitions of runs, one for the task's own session.
+
+    Connections are not tested before use: the claim of a run is repeated when its connection turns out to be lost.
+    """
+    options = _options() | {"pool_pre_ping": False}
+    engine = create_engine(settings().database_url, pool_size=2, max_overflow=1, **options)
     event.listen(engine, "connect", _lock_owner)
     return engine
 
 
+@cache
 def autocommit_engine() -> Engine:
     """Return a view of `engine` in which each statement commits by itself, for the transitions of runs."""
     return engine().execution_options(isolation_level="AUTOCOMMIT")
@@ -116,8 +121,8 @@ def become_owner(*, forked: bool = False) -> None:
     global _owner  # noqa: PLW0603 (the identity of this process)
     if engine.cache_info().currsize:
         engine().dispose(close=not forked)
-    engine.cache_clear()
-    async_engine.cache_clear()
+    for cached in (engine, autocommit_engine, async_engine):
+        cached.cache_clear()
     if not forked:
         gc.collect()  # closes the sessions of the event loop, in whose thread alone they could be closed otherwise
     _owner = secrets.randbelow(2**31 - 1) + 1

@@ -54,6 +54,7 @@ def configure() -> None:
         "root": {"handlers": ["stderr"], "level": settings().log_level},
         "loggers": {
             "uvicorn.access": {"level": "WARNING"},
+            "celery.worker.strategy": {"level": "WARNING"},  # a line per received task; the history has its times
             "celery.pool": {"level": "WARNING"},  # logs arguments, as flower.api.tasks does, with LOG_LEVEL=DEBUG
             "flower.api.tasks": {"level": "WARNING"},
             "aiormq": {"level": "CRITICAL"},  # the relay logs a lost connection in one line

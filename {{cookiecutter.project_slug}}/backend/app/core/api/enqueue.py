@@ -5,15 +5,16 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, create_model
 from pydantic_core import PydanticUndefined
 
+from app.core.api.inserts import insert
 from app.core.api.problems import COMMON
-from app.core.api.runs import TaskRun, execute
+from app.core.api.runs import TaskRun
 from app.core.api.transaction import CurrentRelay
 from app.core.api.waiting import wait_for_end
-from app.core.tasks import history
 from app.core.tasks.arguments import Arguments
 from app.core.tasks.base import RecordedTask
 from app.core.tasks.relay import Relay
@@ -49,44 +50,42 @@ def router(tasks: Iterable[RecordedTask[..., Any]]) -> APIRouter:
     return made
 
 
-def _with_query(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, Accepted | TaskRun]]:
+def _with_query(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, JSONResponse | TaskRun]]:
     query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=(Wait, 0))
 
     async def enqueue(
-        request: Request, response: Response, relay: CurrentRelay, values: Annotated[query, Query()]
-    ) -> Accepted | TaskRun:
-        return await _enqueue(task, values, request, response, relay)
+        request: Request, relay: CurrentRelay, values: Annotated[query, Query()]
+    ) -> JSONResponse | TaskRun:
+        return await _enqueue(task, values, request, relay)
 
     return enqueue
 
 
-def _with_body(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, Accepted | TaskRun]]:
+def _with_body(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, JSONResponse | TaskRun]]:
     body: Any = task.arguments
     required = any(field.is_required() for field in body.model_fields.values())
     default = PydanticUndefined if required else body()  # a body of optional arguments may be absent
 
     async def enqueue(
         request: Request,
-        response: Response,
         relay: CurrentRelay,
         values: Annotated[body, Body()] = default,
         wait: Annotated[Wait, Query()] = 0,
-    ) -> Accepted | TaskRun:
-        return await _enqueue(task, values, request, response, relay, wait=wait)
+    ) -> JSONResponse | TaskRun:
+        return await _enqueue(task, values, request, relay, wait=wait)
 
     return enqueue
 
 
 async def _enqueue(
-    task: RecordedTask[..., Any], values: Any, request: Request, response: Response, relay: Relay, *, wait: float = 0
-) -> Accepted | TaskRun:
+    task: RecordedTask[..., Any], values: Any, request: Request, relay: Relay, *, wait: float = 0
+) -> JSONResponse | TaskRun:
     arguments = Arguments.dump(values)
     wait = arguments.pop("wait", wait)
     run_id = str(uuid4())
-    await execute(history.enqueue(run_id, task.name, task.queue_name, arguments))
+    await insert(id=run_id, name=task.name, queue=task.queue_name, arguments=arguments)
     relay.wake()
     if wait and (run := await wait_for_end(request, run_id, wait)):
         return run
-    response.status_code = HTTPStatus.ACCEPTED
-    response.headers["Location"] = f"/tasks/{run_id}"
-    return Accepted(task_id=run_id)
+    accepted = Accepted(task_id=run_id)
+    return JSONResponse(accepted.model_dump(), HTTPStatus.ACCEPTED, {"Location": f"/tasks/{run_id}"})

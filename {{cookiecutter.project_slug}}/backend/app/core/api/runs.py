@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Self
@@ -125,11 +126,11 @@ async def revoke_task(task_id: str, relay: CurrentRelay) -> TaskRun:
     return TaskRun.of(revoked[0])
 
 
-async def execute(statement: Executable) -> list[Row[Any]]:
+async def execute(statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None) -> list[Row[Any]]:
     """Execute a statement in its own transaction and return its rows; a timeout raises SQLAlchemy's `TimeoutError`."""
     try:
         async with asyncio.timeout(TIMEOUT), async_engine().begin() as connection:
-            result = await connection.execute(statement)
+            result = await connection.execute(statement, parameters)
             return list(result) if result.returns_rows else []
     except TimeoutError as error:
         message = f"no answer within {TIMEOUT:g} s"

@@ -76,23 +76,16 @@ class Attempt:
         return self.number - 1 - self.retries - self.losses
 
     def claim(self, *, redelivered: bool, **values: Any) -> None:
-        """Claim the run; `values` are those of `history.claim`.
+        """Claim the run; `values` are further parameters of `history.CLAIM`.
 
         Raises:
             ClaimLostError: the run has ended, is running elsewhere, or has a newer message.
             UndecidedError: PostgreSQL is unavailable.
         """
-        statement = history.claim(
-            self.id,
-            retries=self.retries,
-            redelivered=redelivered,
-            worker=self._worker,
-            owner=database.owner(),
-            **values,
-        )
+        values |= {"id": self.id, "retries": self.retries, "worker": self._worker, "owner": database.owner()}
         deadline = time.monotonic() + BUSY_TIMEOUT
         with deciding():
-            while (claimed := self._execute(statement)) is None:
+            while (claimed := self._execute(history.CLAIM, redelivered=redelivered, **values)) is None:
                 row = self.row()
                 is_busy = redelivered and row is not None and row.state is State.STARTED
                 if not is_busy:
@@ -109,7 +102,7 @@ class Attempt:
         Raises:
             ClaimLostError: the run has been revoked or taken over.
         """
-        self._change(State.STARTED, history.progress(self.id, self.number, done, total))
+        self._change(State.STARTED, history.PROGRESS, progress={"done": done, "total": total})
         shown = f"{done:g}/{total:g}"
         events.send(self._worker, "task-progress", uuid=self.id, current=done, total=total, result=shown)
 
@@ -121,13 +114,13 @@ class Attempt:
         """
         return to_json(result)
 
-    def success(self, result: Any) -> Update:
-        """Return the statement that ends the run as SUCCESS; it returns no row if the claim is lost."""
-        return history.succeed(self.id, self.number, result)
+    def success(self, result: Any) -> tuple[Update, dict[str, Any]]:
+        """Return the statement that ends the run as SUCCESS, and its parameters; no row: the claim is lost."""
+        return history.SUCCEED, {"run_id": self.id, "attempt": self.number, "result": result}
 
     def succeed(self, result: Any) -> None:
         """End the run as SUCCESS; raises as `fail`."""
-        self._end(State.SUCCESS, self.success(result))
+        self._end(State.SUCCESS, history.SUCCEED, result=result)
 
     def fail(self, error: str, traceback: str | None = None) -> None:
         """End the run as FAILURE.
@@ -136,26 +129,23 @@ class Attempt:
             ClaimLostError: the run has been revoked or taken over.
             UndecidedError: PostgreSQL is unavailable.
         """
-        self._end(State.FAILURE, history.fail(self.id, self.number, error, traceback))
+        self._end(State.FAILURE, history.FAIL, error=error, traceback=traceback)
 
     def retry(self, error: str, traceback: str, countdown: float, *, is_counted: bool = True) -> None:
         """Record a failed attempt; the relay sends the message of the next in `countdown` seconds. Raises as `fail`."""
-        retries = self.retries + is_counted
-        statement = history.retry(
-            self.id, self.number, retries=retries, error=error, traceback=traceback, countdown=countdown
-        )
-        self._end(State.RETRY, statement)
+        values = {"retries": self.retries + is_counted, "countdown": timedelta(seconds=countdown)}
+        self._end(State.RETRY, history.RETRY, error=error, traceback=traceback, **values)
 
     def row(self) -> Row[Any] | None:
         """Return the row of the run, or nothing."""
         return self._execute(history.find(self.id))
 
-    def _end(self, state: State, statement: Executable) -> None:
+    def _end(self, state: State, statement: Executable, **values: Any) -> None:
         with deciding():
-            self._change(state, statement)
+            self._change(state, statement, **values)
 
-    def _change(self, state: State, statement: Executable) -> None:
-        if self._execute(statement) is not None:
+    def _change(self, state: State, statement: Executable, **values: Any) -> None:
+        if self._execute(statement, run_id=self.id, attempt=self.number, **values) is not None:
             return
         row = self.row()
         # A session cut between the change and its answer makes this attempt repeat the statement: it is done already.
@@ -163,11 +153,11 @@ class Attempt:
             raise ClaimLostError(row)
 
     @_until_postgresql_answers
-    def _execute(self, statement: Executable) -> Row[Any] | None:
+    def _execute(self, statement: Executable, **values: Any) -> Row[Any] | None:
         """Execute a statement and return its row, if it has one; while PostgreSQL is unavailable, again and again."""
         with database.autocommit_engine().connect() as connection:
             try:
-                row: Row[Any] | None = connection.execute(statement).one_or_none()
+                row: Row[Any] | None = connection.execute(statement, values).one_or_none()
             except BaseException as error:
                 # An interrupted statement leaves an unusable connection, a read-only server a useless one.
                 if not isinstance(error, DBAPIError) or database.is_unavailable(error):

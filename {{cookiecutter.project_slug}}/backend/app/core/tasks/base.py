@@ -138,7 +138,8 @@ class RecordedTask[**P, R](Task[P, R]):
             name=self.name,
             queue=queue if queue in queues.names() else self.queue_name,
             arguments=to_json(named),
-            message=to_json({key: value for key, value in kept.items() if value not in (None, without.get(key))}),
+            message=to_json({key: value for key, value in kept.items() if value not in (None, without.get(key))})
+            or None,
             redelivered=bool(request.delivery_info.get("redelivered") or request.get(PARKED_HEADER)),
             limit=timedelta(seconds=limit) + SLACK,
         )

@@ -25,8 +25,8 @@ class Recorder(Protocol):
     def encode(self, result: Any) -> Any:
         """Return a result as it is recorded."""
 
-    def success(self, result: Any) -> Update | None:
-        """Return the statement that ends the run as SUCCESS, or nothing if there is no row."""
+    def success(self, result: Any) -> tuple[Update, dict[str, Any]] | None:
+        """Return the statement that ends the run as SUCCESS and its parameters, or nothing if there is no row."""
 
     def succeed(self, result: Any) -> None:
         """End the run as SUCCESS."""
@@ -126,7 +126,7 @@ class RunContext(_Context):
         self._session.flush()
         end = self._recorder.success(result)
         with deciding():
-            if end is not None and self._session.execute(end).one_or_none() is None:
+            if end is not None and self._session.execute(*end).one_or_none() is None:
                 raise ClaimLostError(None)
             event.remove(self._session, "before_commit", _reject_commit)
             self._session.commit()
@@ -175,7 +175,7 @@ class AsyncRunContext(_Context):
         await self._session.flush()
         end = self._recorder.success(result)
         with deciding(asyncio.CancelledError):
-            if end is not None and (await self._session.execute(end)).one_or_none() is None:
+            if end is not None and (await self._session.execute(*end)).one_or_none() is None:
                 raise ClaimLostError(None)
             event.remove(self._session.sync_session, "before_commit", _reject_commit)
             await self._session.commit()

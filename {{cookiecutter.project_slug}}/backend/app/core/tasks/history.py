@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import case, func, insert, literal, null, select, tuple_, update
+from sqlalchemy import bindparam, case, func, insert, literal, null, select, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.dml import ReturningInsert
@@ -70,7 +70,7 @@ runs = sa.Table(
     sa.Column("worker", sa.String(255), comment="Celery node name"),
     sa.Column("owner", sa.Integer, comment="worker process of the last attempt, by its advisory lock"),
     sa.Column("deadline", _time, comment="latest end of the last attempt"),
-    sa.Column("message", JSONB, comment="chain, callbacks and the like of its message"),
+    sa.Column("message", JSONB(none_as_null=True), comment="chain, callbacks and the like of its message"),
     sa.Column("outbox_action", _enum(OutboxAction), comment="message for the relay to send"),
     sa.Column("publish_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("accepted_at", _time, nullable=False, server_default=func.now()),
@@ -94,10 +94,13 @@ sa.Index("ix_task_runs_outbox", runs.c.publish_at, postgresql_where=runs.c.outbo
 # ---- the API -----------------------------------------------------------------------------------------------------
 
 
-def enqueue(run_id: str, name: str, queue: str, arguments: Mapping[str, Any]) -> ReturningInsert[str]:
+INSERT = insert(runs).values(state=State.PENDING, outbox_action=OutboxAction.PUBLISH)
+"""Inserts runs for the relay to publish; each is a dictionary of the arguments of `enqueue`."""
+
+
+def enqueue(id: str, name: str, queue: str, arguments: Mapping[str, Any]) -> ReturningInsert[str]:  # noqa: A002
     """Insert a run for the relay to publish; returns its id."""
-    run = {"id": run_id, "name": name, "queue": queue, "arguments": arguments}
-    return insert(runs).values(**run, state=State.PENDING, outbox_action=OutboxAction.PUBLISH).returning(runs.c.id)
+    return INSERT.values(id=id, name=name, queue=queue, arguments=arguments).returning(runs.c.id)
 
 
 def find(run_id: str) -> sa.Select[Any]:
@@ -249,54 +252,46 @@ def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: i
 
 # ---- a worker ----------------------------------------------------------------------------------------------------
 
+# Statements of an attempt are built once and take values as parameters: building takes longer than executing.
+# Parameters with the name of a column set that column.
 
-def claim(
-    run_id: str,
-    *,
-    name: str,
-    queue: str,
-    arguments: Mapping[str, Any],
-    message: Mapping[str, Any] | None,
-    retries: int,
-    redelivered: bool,
-    worker: str,
-    owner: int,
-    limit: timedelta,
-) -> ReturningInsert[int, int]:
-    """Start an attempt for a message; returns the attempt's number, counted from 1, and the losses before it.
 
-    Returns nothing if the run has ended, has a newer message, or is running elsewhere. A running attempt is taken over
-    when the broker has redelivered its message and its worker process is gone: the process' sessions, and with them its
-    advisory lock, end with it. A free lock alone proves nothing, as sessions can be cut while their process works on.
-
-    A run that was not enqueued (it was sent by `delay()`, a shell or a chain) gets its row here.
-    """
-    attempt = {
-        "state": State.STARTED,
-        "worker": worker,
-        "owner": owner,
-        "started_at": func.now(),
-        "deadline": func.now() + limit,
-        "next_try_at": null(),
-        "progress": null(),
-        "outbox_action": null(),
-        "retries": retries,
-        "message": message or null(),
-    }
-    is_own = runs.c.owner == owner  # a process executes one run at a time: the earlier attempt is over
+def _claim() -> ReturningInsert[int, int]:
+    new = upsert(runs).values(
+        state=State.STARTED,
+        attempts=1,
+        started_at=func.now(),
+        deadline=func.now() + bindparam("limit", type_=sa.Interval),
+    )
+    kept = ("state", "started_at", "deadline", "worker", "owner", "retries", "message")
+    is_own = runs.c.owner == new.excluded.owner  # a process executes one run at a time: the earlier attempt is over
     is_gone = runs.c.owner.not_in(select(_locks.c.objid).where(_owner_locks))
-    is_lost = (is_own | is_gone) if redelivered else is_own
+    is_lost = is_own | (bindparam("redelivered", type_=sa.Boolean) & is_gone)
     is_free = runs.c.state.in_((State.PENDING, State.RETRY)) | ((runs.c.state == State.STARTED) & is_lost)
-    statement = upsert(runs).values(id=run_id, name=name, queue=queue, arguments=arguments, attempts=1, **attempt)
-    return statement.on_conflict_do_update(
+    return new.on_conflict_do_update(
         index_elements=[runs.c.id],
         set_={
-            **attempt,
+            **{name: new.excluded[name] for name in kept},
+            **dict.fromkeys(("next_try_at", "progress", "outbox_action"), null()),
             "attempts": runs.c.attempts + 1,
             "losses": runs.c.losses + case(((runs.c.state == State.STARTED) & ~is_own, 1), else_=0),
         },
-        where=is_free & (runs.c.retries <= retries),
+        where=is_free & (runs.c.retries <= new.excluded.retries),
     ).returning(runs.c.attempts, runs.c.losses)
+
+
+CLAIM = _claim()
+"""Starts an attempt for a message; returns the attempt's number, counted from 1, and the losses before it.
+
+Returns nothing if the run has ended, has a newer message, or is running elsewhere. A running attempt is taken over
+when the broker has redelivered its message and its worker process is gone: the process' sessions, and with them its
+advisory lock, end with it. A free lock alone proves nothing, as sessions can be cut while their process works on.
+
+A run that was not enqueued (it was sent by `delay()`, a shell or a chain) gets its row here.
+
+Parameters: `limit` until the deadline, `redelivered`, and `id`, `name`, `queue`, `arguments`, `message`, `retries`,
+`worker`, `owner`.
+"""
 
 
 def park(run_id: str, delay: timedelta) -> sa.Update:
@@ -315,50 +310,40 @@ def exclude_from_losses(run_ids: Sequence[str], worker: str) -> sa.Update:
     return update(runs).where(runs.c.id.in_(run_ids), is_attempt).values(losses=runs.c.losses - 1)
 
 
-def _attempt(run_id: str, attempt: int) -> sa.Update:
-    """Update a run on behalf of its current attempt only; returns its id."""
-    return (
-        update(runs)
-        .where(runs.c.id == run_id, runs.c.state == State.STARTED, runs.c.attempts == attempt)
-        .returning(runs.c.id)
-    )
+_attempt = (
+    update(runs)
+    .where(runs.c.id == bindparam("run_id"), runs.c.state == State.STARTED, runs.c.attempts == bindparam("attempt"))
+    .returning(runs.c.id)
+)
+"""Updates a run on behalf of its current attempt only; returns its id. Parameters: `run_id`, the number `attempt`."""
 
+PROGRESS = _attempt
+"""Records the progress of an attempt. Parameter: `progress`."""
 
-def progress(run_id: str, attempt: int, done: float, total: float) -> sa.Update:
-    """Record the progress of an attempt."""
-    return _attempt(run_id, attempt).values(progress={"done": done, "total": total})
+_countdown = bindparam("countdown", type_=sa.Interval)
 
+RETRY = _attempt.values(
+    state=State.RETRY,
+    outbox_action=OutboxAction.PUBLISH,
+    publish_at=func.now() + _countdown,
+    next_try_at=func.now() + _countdown,
+)
+"""Records a failed attempt; the message with `retries` starts the next one after `countdown`.
 
-def retry(run_id: str, attempt: int, *, retries: int, error: str, traceback: str, countdown: float) -> sa.Update:
-    """Record a failed attempt; the message with `retries` starts the next in `countdown` seconds."""
-    return _attempt(run_id, attempt).values(
-        state=State.RETRY,
-        outbox_action=OutboxAction.PUBLISH,
-        publish_at=func.now() + timedelta(seconds=countdown),
-        retries=retries,
-        error=error,
-        traceback=traceback,
-        next_try_at=func.now() + timedelta(seconds=countdown),
-    )
+Parameters: `countdown`, `retries`, `error`, `traceback`.
+"""
 
+SUCCEED = _attempt.values(state=State.SUCCESS, error=null(), traceback=null(), ended_at=func.now()).returning(
+    func.set_config("idle_in_transaction_session_timeout", "15s", True)
+)
+"""Ends a run as SUCCESS, and clears the error of earlier attempts. Parameter: `result`.
 
-def succeed(run_id: str, attempt: int, result: Any) -> sa.Update:
-    """End a run as SUCCESS, and clear the error of earlier attempts.
+In the transaction of a task's session, PostgreSQL ends a session that does not commit within 15 s: the process is
+frozen or cut off, and holds a lock on the row.
+"""
 
-    In the transaction of a task's session, PostgreSQL ends a session that does not commit within 15 s: the process is
-    frozen or cut off, and holds a lock on the row.
-    """
-    limit = func.set_config("idle_in_transaction_session_timeout", "15s", True)
-    return (
-        _attempt(run_id, attempt)
-        .values(state=State.SUCCESS, result=result, error=null(), traceback=null(), ended_at=func.now())
-        .returning(limit)
-    )
-
-
-def fail(run_id: str, attempt: int, error: str, traceback: str | None) -> sa.Update:
-    """End a run as FAILURE."""
-    return _attempt(run_id, attempt).values(state=State.FAILURE, error=error, traceback=traceback, ended_at=func.now())
+FAIL = _attempt.values(state=State.FAILURE, ended_at=func.now())
+"""Ends a run as FAILURE. Parameters: `error`, `traceback`."""
 
 
 def finish_externally(run_id: str, state: State, error: str | None = None) -> sa.Update:
