@@ -1,0 +1,1 @@
+"""Endpoints and a task that only the benchmarks use."""

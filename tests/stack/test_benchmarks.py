@@ -1,0 +1,43 @@
+"""A smoke run of each benchmark: seconds, and nothing is asserted about speed."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.bench import Bench
+from benchmarks.measure import number, table
+from tests.conftest import Render
+from tests.stack.conftest import SLUG
+from tests.variants import Variant
+
+VARIANTS = [Variant.of()]
+
+LONG = {"up", "others", "curve"}
+"""Benchmarks of half a minute and more; a nightly job runs all of them (`uv run python -m benchmarks --quick`)."""
+
+
+@pytest.fixture(scope="session")
+def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Bench]:
+    """Start the default project with the references."""
+    variant, _ = request.param
+    bench = Bench(render(variant, project_slug=SLUG), rounds=1, quick=True)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(bench.down)
+        cleanup.callback(bench.close)
+        bench.build()
+        yield bench
+
+
+@pytest.mark.parametrize("name", sorted(set(BENCHMARKS) - LONG))
+def test_benchmark_returns_positive_figures(deployed: Bench, name: str) -> None:
+    results = BENCHMARKS[name](deployed)
+    assert results
+    for result in results:
+        assert all(figure > 0 for figure in (*result.ours, *result.reference)), result
+        assert result.name in table(results)
+
+
+def test_number_has_three_significant_digits() -> None:
+    assert [number(value) for value in (12345.6, 123.4, 12.34, 0.01234)] == ["12,346", "123", "12.3", "0.0123"]
