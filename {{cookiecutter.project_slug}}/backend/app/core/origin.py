@@ -25,11 +25,15 @@ def rejection(method: str, headers: Mapping[str, str]) -> tuple[HTTPStatus, str]
     no more than Host. With a rebound name, Origin equals Host, hence the list of allowed hosts.
     """
     host = _parse(headers.get("Host", ""))
-    if not host or host[0] not in {*OWN_HOSTS, *settings().allowed_hosts.lower().replace(",", " ").split()}:
+    if not host or (
+        host[0] not in OWN_HOSTS and host[0] not in settings().allowed_hosts.lower().replace(",", " ").split()
+    ):
         return HTTPStatus.BAD_REQUEST, "host not allowed (add it to ALLOWED_HOSTS)"
+    if method in SAFE_METHODS:
+        return None
     origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site", "none")
     is_same = site in {"same-origin", "none"} and (origin is None or _parse(origin.partition("://")[2]) == host)
-    return None if is_same or method in SAFE_METHODS else (HTTPStatus.FORBIDDEN, "cross-origin request rejected")
+    return None if is_same else (HTTPStatus.FORBIDDEN, "cross-origin request rejected")
 
 
 def _parse(host: str) -> tuple[str | None, ...] | None:

@@ -49,7 +49,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_task_runs"),
     )
     op.create_index("ix_task_runs_accepted_at_id", "task_runs", ["accepted_at", "id"])
-    op.create_index("ix_task_runs_state_accepted_at_id", "task_runs", ["state", "accepted_at", "id"])
+    for filtered in ("state", "name", "worker"):
+        op.create_index(f"ix_task_runs_{filtered}_accepted_at_id", "task_runs", [filtered, "accepted_at", "id"])
     op.create_index(
         "ix_task_runs_outbox", "task_runs", ["publish_at"], postgresql_where=sa.text("outbox_action IS NOT NULL")
     )

@@ -86,8 +86,8 @@ TWO_KEYS = 2  # https://www.postgresql.org/docs/current/view-pg-locks.html
 _locks = sa.table("pg_locks", *map(sa.column, ("locktype", "classid", "objid", "objsubid", "pid")))
 _owner_locks = (_locks.c.locktype == "advisory") & (_locks.c.objsubid == TWO_KEYS) & (_locks.c.classid == OWNER_LOCKS)
 
-sa.Index(None, runs.c.accepted_at, runs.c.id)
-sa.Index(None, runs.c.state, runs.c.accepted_at, runs.c.id)
+for filtered in ((), (runs.c.state,), (runs.c.name,), (runs.c.worker,)):  # of `page`
+    sa.Index(None, *filtered, runs.c.accepted_at, runs.c.id)
 sa.Index("ix_task_runs_outbox", runs.c.publish_at, postgresql_where=runs.c.outbox_action.is_not(None))
 
 
