@@ -5,6 +5,8 @@ import sys
 from collections import Counter
 from typing import Any
 
+from kombu.exceptions import OperationalError
+
 from app import discovery
 from app.core.celery import celery_app
 from app.core.errors import ConfigurationError
@@ -48,8 +50,12 @@ def main() -> None:
         discovery.load_tasks()
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
-    with celery_app.connection_for_write() as connection:
-        counts = process(connection.default_channel, redrive=redrive)
+    try:
+        with celery_app.connection_for_write() as connection:
+            counts = process(connection.default_channel, redrive=redrive)
+    except OperationalError as error:
+        message = f"RabbitMQ: {error} (start it with docker compose up --wait rabbitmq)"
+        raise SystemExit(message) from None
     lines = [f"{counts.total()} dead letters"]
     for (task, reason, queue, outcome), count in sorted(counts.items()):
         lines.append(f"{count:>7}  task {task}, {reason} in queue {queue}: {outcome}")
