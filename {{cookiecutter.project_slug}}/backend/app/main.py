@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterable
@@ -15,6 +16,7 @@ from alembic.util import CommandError
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import OperationalError
 from uvicorn.supervisors import Multiprocess
 
 from app import discovery
@@ -31,6 +33,7 @@ logger = structlog.get_logger(__name__)
 
 BACKEND = Path(__file__).parent.parent
 PORT = 8060
+REJECTED = re.compile(r"password authentication failed|database .* does not exist")
 
 
 @contextlib.asynccontextmanager
@@ -104,27 +107,39 @@ def listener(config: uvicorn.Config) -> socket.socket:
 
 
 def migrate() -> None:
-    """Apply the migrations; a database that a newer version has migrated is left as it is."""
+    """Apply the migrations; a database that a newer version has migrated is left as it is.
+
+    Raises:
+        ConfigurationError: PostgreSQL rejects the login.
+    """
     try:
         command.upgrade(Config(BACKEND / "alembic.ini"), "heads")
     except CommandError as error:
         if "Can't locate revision" not in str(error):
             raise
         logger.warning("database is newer than this version, serving without migration", error=str(error))
+    except OperationalError as error:
+        if not REJECTED.search(str(error)):
+            raise
+        message = (
+            "PostgreSQL: login rejected (the volume db-data keeps the POSTGRES_ values of its first start: restore them"
+            " in .env, or delete all data with docker compose down --volumes)"
+        )
+        raise ConfigurationError(message) from None
 
 
 def main() -> None:
     """Apply the migrations, then serve with `BACKEND_PROCESSES` processes.
 
     Raises:
-        SystemExit: a feature is invalid; nothing is served.
+        SystemExit: a feature is invalid, or PostgreSQL rejects the login; nothing is served.
     """
     logs.configure()
     try:
         create_app()
+        migrate()
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
-    migrate()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each waiting request needs a descriptor
     config = uvicorn.Config(
@@ -137,10 +152,11 @@ def main() -> None:
         log_config=None,
         access_log=False,
     )
-    if config.workers > 1:
-        Multiprocess(config, sockets=[listener(config)]).run()
-    else:
-        uvicorn.Server(config).run(sockets=[listener(config)])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful stop
+        if config.workers > 1:
+            Multiprocess(config, sockets=[listener(config)]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listener(config)])
 
 
 if __name__ == "__main__":
