@@ -44,11 +44,7 @@ celery_app.conf.update(
     result_backend_max_retries=3,
     result_expires=86_400,  # seconds
     database_engine_options={"hide_parameters": True, "connect_args": database.CONNECT_ARGS},
-    task_serializer="json",
-    result_serializer="json",
-    accept_content=["json"],
     worker_consumer="app.core.tasks.worker:QuorumConsumer",
-    worker_hijack_root_logger=False,
     timezone="UTC",
 )
 

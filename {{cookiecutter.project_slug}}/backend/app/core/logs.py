@@ -1,7 +1,6 @@
 """Logging: one format for the application, uvicorn, Celery and Flower."""
 
-import logging.config
-from typing import Any
+import logging
 
 import structlog
 
@@ -16,6 +15,14 @@ REPLACED = {
     "Task %(name)s[%(id)s] succeeded": "Task %(name)s[%(id)s] succeeded in %(runtime)ss",
 }
 """Celery's log messages with arguments or results, by prefix, and their replacements; %.0s prints nothing."""
+
+LEVELS = {
+    "uvicorn.access": "WARNING",
+    "celery.worker.strategy": "WARNING",  # a line per received task; the history has its times
+    "celery.pool": "WARNING",  # logs arguments, as flower.api.tasks does, with LOG_LEVEL=DEBUG
+    "flower.api.tasks": "WARNING",
+    "aiormq": "CRITICAL",  # the relay logs a lost connection in one line
+}
 
 
 def without_arguments(record: logging.LogRecord) -> bool:
@@ -38,29 +45,13 @@ def configure() -> None:
         if settings().log_format == "json"
         else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
-    config: dict[str, Any] = {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "structlog": {
-                "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": shared,
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
-            },
-        },
-        "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "structlog", "filters": [without_arguments]}
-        },
-        "root": {"handlers": ["stderr"], "level": settings().log_level},
-        "loggers": {
-            "uvicorn.access": {"level": "WARNING"},
-            "celery.worker.strategy": {"level": "WARNING"},  # a line per received task; the history has its times
-            "celery.pool": {"level": "WARNING"},  # logs arguments, as flower.api.tasks does, with LOG_LEVEL=DEBUG
-            "flower.api.tasks": {"level": "WARNING"},
-            "aiormq": {"level": "CRITICAL"},  # the relay logs a lost connection in one line
-        },
-    }
-    logging.config.dictConfig(config)
+    processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final]
+    handler = logging.StreamHandler()
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
+    handler.addFilter(without_arguments)
+    logging.basicConfig(handlers=[handler], level=settings().log_level, force=True)
+    for name, level in LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -18,18 +18,6 @@ class DatabaseSettings(BaseSettings):
     postgres_password: SecretStr
     postgres_db: str
 
-    @property
-    def url(self) -> URL:
-        """SQLAlchemy URL of PostgreSQL; psycopg serves the API (async) and the worker (sync) alike."""
-        return URL.create(
-            "postgresql+psycopg",
-            username=self.postgres_user,
-            password=self.postgres_password.get_secret_value(),
-            host=self.postgres_host,
-            port=self.postgres_port,
-            database=self.postgres_db,
-        )
-
 
 class Settings(BaseSettings):
     """Environment variables, in uppercase there. Those without a default are required.
@@ -53,8 +41,16 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> URL:
-        """SQLAlchemy URL of PostgreSQL; its variables are required when it is used."""
-        return read(DatabaseSettings).url
+        """SQLAlchemy URL of PostgreSQL, for async and sync engines; its variables are required when it is used."""
+        database = read(DatabaseSettings)
+        return URL.create(
+            "postgresql+psycopg",
+            username=database.postgres_user,
+            password=database.postgres_password.get_secret_value(),
+            host=database.postgres_host,
+            port=database.postgres_port,
+            database=database.postgres_db,
+        )
 
     @property
     def broker_url(self) -> str:

@@ -15,13 +15,12 @@ from app.core.api.problems import COMMON
 from app.core.api.runs import TaskRun
 from app.core.api.transaction import CurrentRelay
 from app.core.api.waiting import wait_for_end
-from app.core.tasks.arguments import Arguments
 from app.core.tasks.base import RecordedTask
 from app.core.tasks.relay import Relay
 
-LONGEST_WAIT = 60.0  # seconds
-
-Wait = Annotated[float, Field(ge=0, le=LONGEST_WAIT, description="seconds to wait for the end of the run")]
+type Task = RecordedTask[..., Any]
+type Outcome = TaskRun | JSONResponse
+Wait = Annotated[float, Field(ge=0, le=60.0, description="seconds to wait for the end of the run")]
 
 
 class Accepted(BaseModel):
@@ -30,7 +29,7 @@ class Accepted(BaseModel):
     task_id: str
 
 
-def router(tasks: Iterable[RecordedTask[..., Any]]) -> APIRouter:
+def router(tasks: Iterable[Task]) -> APIRouter:
     """Return the endpoints of tasks: arguments are query parameters, or a JSON body if a query cannot express them."""
     made = APIRouter(prefix="/tasks", tags=["tasks"], responses=COMMON)
     for task in tasks:
@@ -50,18 +49,16 @@ def router(tasks: Iterable[RecordedTask[..., Any]]) -> APIRouter:
     return made
 
 
-def _with_query(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, JSONResponse | TaskRun]]:
+def _with_query(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
     query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=(Wait, 0))
 
-    async def enqueue(
-        request: Request, relay: CurrentRelay, values: Annotated[query, Query()]
-    ) -> JSONResponse | TaskRun:
+    async def enqueue(request: Request, relay: CurrentRelay, values: Annotated[query, Query()]) -> Outcome:
         return await _enqueue(task, values, request, relay)
 
     return enqueue
 
 
-def _with_body(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any, JSONResponse | TaskRun]]:
+def _with_body(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
     body: Any = task.arguments
     required = any(field.is_required() for field in body.model_fields.values())
     default = PydanticUndefined if required else body()  # a body of optional arguments may be absent
@@ -71,21 +68,18 @@ def _with_body(task: RecordedTask[..., Any]) -> Callable[..., Coroutine[Any, Any
         relay: CurrentRelay,
         values: Annotated[body, Body()] = default,
         wait: Annotated[Wait, Query()] = 0,
-    ) -> JSONResponse | TaskRun:
+    ) -> Outcome:
         return await _enqueue(task, values, request, relay, wait=wait)
 
     return enqueue
 
 
-async def _enqueue(
-    task: RecordedTask[..., Any], values: Any, request: Request, relay: Relay, *, wait: float = 0
-) -> JSONResponse | TaskRun:
-    arguments = Arguments.dump(values)
+async def _enqueue(task: Task, values: Any, request: Request, relay: Relay, *, wait: float = 0) -> Outcome:
+    arguments = values.dump()
     wait = arguments.pop("wait", wait)
     run_id = str(uuid4())
     await insert(id=run_id, name=task.name, queue=task.queue_name, arguments=arguments)
     relay.wake()
     if wait and (run := await wait_for_end(request, run_id, wait)):
         return run
-    accepted = Accepted(task_id=run_id)
-    return JSONResponse(accepted.model_dump(), HTTPStatus.ACCEPTED, {"Location": f"/tasks/{run_id}"})
+    return JSONResponse({"task_id": run_id}, HTTPStatus.ACCEPTED, {"Location": f"/tasks/{run_id}"})

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, HTTPException, Query
-from pydantic import AwareDatetime, BaseModel, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy import Executable, Row
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -33,7 +33,9 @@ class Progress(BaseModel):
 class TaskRun(BaseModel):
     """One run of a task."""
 
-    task_id: str
+    model_config = ConfigDict(from_attributes=True)
+
+    task_id: str = Field(validation_alias="id")
     name: str
     queue: str
     arguments: dict[str, JsonValue] = Field(description="as passed; defaults are not included")
@@ -48,11 +50,6 @@ class TaskRun(BaseModel):
     started_at: datetime | None = Field(description="start of the last attempt")
     next_try_at: datetime | None
     ended_at: datetime | None
-
-    @classmethod
-    def of(cls, row: Row[Any]) -> Self:
-        """Return the run that a row of the history records."""
-        return cls(task_id=row.id, **{field: row._mapping[field] for field in cls.model_fields if field != "task_id"})
 
 
 class Page(BaseModel):
@@ -112,7 +109,7 @@ async def get_task(task_id: str) -> TaskRun:
     rows = await execute(history.find(task_id))
     if not rows:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"task not found: {task_id}")
-    return TaskRun.of(rows[0])
+    return TaskRun.model_validate(rows[0])
 
 
 @router.delete("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
@@ -123,7 +120,7 @@ async def revoke_task(task_id: str, relay: CurrentRelay) -> TaskRun:
         ended = await get_task(task_id)
         raise HTTPException(HTTPStatus.CONFLICT, f"task {task_id} has already ended: {ended.state}")
     relay.wake()
-    return TaskRun.of(revoked[0])
+    return TaskRun.model_validate(revoked[0])
 
 
 async def execute(statement: Executable, parameters: Sequence[Mapping[str, Any]] | None = None) -> list[Row[Any]]:
@@ -141,6 +138,6 @@ async def _page(limit: int, cursor: str | None, **filters: Any) -> Page:
     place = Cursor.decode(cursor) if cursor is not None else None
     before = (place.accepted_at, place.id) if place else None
     rows = await execute(history.page(**filters, before=before, limit=limit + 1))
-    runs = [TaskRun.of(row) for row in rows[:limit]]
+    runs = [TaskRun.model_validate(row) for row in rows[:limit]]
     last = Cursor(accepted_at=runs[-1].accepted_at, id=runs[-1].task_id).encode() if len(rows) > limit else None
     return Page(tasks=runs, next_cursor=last)

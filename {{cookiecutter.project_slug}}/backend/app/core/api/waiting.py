@@ -34,7 +34,7 @@ async def wait_for_end(request: Request, run_id: str, seconds: float) -> TaskRun
     finally:
         disconnect.cancel()
         del _waiters[end]
-    return TaskRun.of(end.result()) if end.done() else None
+    return TaskRun.model_validate(end.result()) if end.done() else None
 
 
 async def _disconnect(request: Request) -> None:

@@ -22,7 +22,6 @@ _GROWTH = math.log(1.05)  # runtimes are counted in bins, each 5 % wider than th
 type Pair = tuple[str, str]  # a task and a worker
 
 _OUTCOMES = {"SUCCESS": "succeeded", "FAILURE": "failed"}
-_ACTIVE_STATES = {"STARTED", "PROGRESS"}
 
 
 @dataclass(slots=True)
@@ -81,13 +80,13 @@ class Bucket:
     queued: int | None = None
 
 
+@dataclass
 class Series:
     """Buckets of equal length: the current one and `size` before it."""
 
-    def __init__(self, length: int, size: int) -> None:
-        self.length = length
-        self.size = size
-        self._buckets: dict[int, Bucket] = {}
+    length: int
+    size: int
+    _buckets: dict[int, Bucket] = field(default_factory=dict)
 
     def at(self, time: float) -> Bucket:
         """Return the bucket of a Unix time."""
@@ -120,7 +119,7 @@ class Stats:
         for task in tasks:
             if task.state in _OUTCOMES and task.worker:
                 self._count(task, task.worker.hostname, _OUTCOMES[task.state], task.timestamp)
-            elif task.state in _ACTIVE_STATES and task.worker:
+            elif task.state in {"STARTED", "PROGRESS"} and task.worker:
                 self._active[task.uuid] = (task.name or "unknown", task.worker.hostname)
 
     def observe(self, event: Mapping[str, Any], task: Any) -> None:

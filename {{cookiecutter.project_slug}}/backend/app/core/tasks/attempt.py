@@ -59,7 +59,13 @@ _until_postgresql_answers = retry(
 
 
 class Attempt:
-    """An attempt that this process has claimed, or is about to."""
+    """An attempt that this process has claimed, or is about to.
+
+    Every change raises `ClaimLostError` if the run has ended or belongs to another attempt. All but `progress` raise
+    `UndecidedError` if PostgreSQL is unavailable.
+    """
+
+    encode = staticmethod(to_json)  # a result is stored as JSON
 
     def __init__(self, run_id: str, retries: int, worker: str) -> None:
         self.id = run_id
@@ -70,18 +76,8 @@ class Attempt:
         """Earlier attempts whose worker was lost."""
         self._worker = worker
 
-    @property
-    def uncounted(self) -> int:
-        """Earlier attempts that are neither retries nor losses."""
-        return self.number - 1 - self.retries - self.losses
-
     def claim(self, *, redelivered: bool, **values: Any) -> None:
-        """Claim the run; `values` are further parameters of `history.CLAIM`.
-
-        Raises:
-            ClaimLostError: the run has ended, is running elsewhere, or has a newer message.
-            UndecidedError: PostgreSQL is unavailable.
-        """
+        """Claim the run, unless it has a newer message; `values` are further parameters of `history.CLAIM`."""
         values |= {"id": self.id, "retries": self.retries, "worker": self._worker, "owner": database.owner()}
         deadline = time.monotonic() + BUSY_TIMEOUT
         with deciding():
@@ -97,42 +93,25 @@ class Attempt:
             self.number, self.losses = claimed.attempts, claimed.losses
 
     def progress(self, done: float, total: float) -> None:
-        """Write the progress to the history, and send it to Flower.
-
-        Raises:
-            ClaimLostError: the run has been revoked or taken over.
-        """
+        """Write the progress to the history, and send it to Flower."""
         self._change(State.STARTED, history.PROGRESS, progress={"done": done, "total": total})
         shown = f"{done:g}/{total:g}"
         events.send(self._worker, "task-progress", uuid=self.id, current=done, total=total, result=shown)
-
-    def encode(self, result: Any) -> Any:
-        """Return a result as JSON, as it is stored.
-
-        Raises:
-            TypeError, ValueError: it has no JSON form that PostgreSQL can store.
-        """
-        return to_json(result)
 
     def success(self, result: Any) -> tuple[Update, dict[str, Any]]:
         """Return the statement that ends the run as SUCCESS, and its parameters; no row: the claim is lost."""
         return history.SUCCEED, {"run_id": self.id, "attempt": self.number, "result": result}
 
     def succeed(self, result: Any) -> None:
-        """End the run as SUCCESS; raises as `fail`."""
+        """End the run as SUCCESS."""
         self._end(State.SUCCESS, history.SUCCEED, result=result)
 
     def fail(self, error: str, traceback: str | None = None) -> None:
-        """End the run as FAILURE.
-
-        Raises:
-            ClaimLostError: the run has been revoked or taken over.
-            UndecidedError: PostgreSQL is unavailable.
-        """
+        """End the run as FAILURE."""
         self._end(State.FAILURE, history.FAIL, error=error, traceback=traceback)
 
     def retry(self, error: str, traceback: str, countdown: float, *, is_counted: bool = True) -> None:
-        """Record a failed attempt; the relay sends the message of the next in `countdown` seconds. Raises as `fail`."""
+        """Record a failed attempt; the relay sends the message of the next in `countdown` seconds."""
         values = {"retries": self.retries + is_counted, "countdown": timedelta(seconds=countdown)}
         self._end(State.RETRY, history.RETRY, error=error, traceback=traceback, **values)
 

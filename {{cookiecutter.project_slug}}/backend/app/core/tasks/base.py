@@ -24,7 +24,7 @@ from app.core import database
 from app.core.tasks import history, loop, queues
 from app.core.tasks.arguments import Arguments, to_json, to_text
 from app.core.tasks.attempt import Attempt, ClaimLostError, UndecidedError
-from app.core.tasks.context import AsyncRunContext, Recorder, RunContext, Unrecorded
+from app.core.tasks.context import AsyncRunContext, RunContext, Unrecorded
 from app.core.tasks.history import PARKED_HEADER, State
 
 logger = structlog.get_logger(__name__)
@@ -144,7 +144,7 @@ class RecordedTask[**P, R](Task[P, R]):
             limit=timedelta(seconds=limit) + SLACK,
         )
 
-    def call(self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, recorder: Attempt | Unrecorded, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function with validated arguments; for an `async def` task, return the coroutine.
 
         Raises:
@@ -153,29 +153,16 @@ class RecordedTask[**P, R](Task[P, R]):
         values = self.arguments.parse(args, kwargs)
         if inspect.iscoroutinefunction(self.function):
             return self._call_async(recorder, values)
-        return self._call(recorder, values)
-
-    def _call(self, recorder: Recorder, values: Mapping[str, Any]) -> Any:
-        run = RunContext(recorder)
-        failed = True
-        try:
+        with RunContext(recorder) as run:
             result = recorder.encode(self.function(run, **values))
             run.finish(result)
-            failed = False
-        finally:
-            run.close(failed=failed)
-        return result
+            return result
 
-    async def _call_async(self, recorder: Recorder, values: Mapping[str, Any]) -> Any:
-        run = AsyncRunContext(recorder)
-        failed = True
-        try:
+    async def _call_async(self, recorder: Attempt | Unrecorded, values: Mapping[str, Any]) -> Any:
+        async with AsyncRunContext(recorder) as run:
             result = recorder.encode(await self.function(run, **values))
             await run.finish(result)
-            failed = False
-        finally:
-            await run.close(failed=failed)
-        return result
+            return result
 
     def _execute(self, attempt: Attempt, named: dict[str, Any]) -> Any:
         if attempt.losses > LOSSES_ALLOWED:
@@ -194,7 +181,8 @@ class RecordedTask[**P, R](Task[P, R]):
             raise TaskMemoryError from error
         except Exception as error:
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
-            if self._is_of_another_version(error) and attempt.uncounted < SKEW_RETRIES:
+            skewed = attempt.number - 1 - attempt.retries - attempt.losses  # earlier attempts of another version
+            if self._is_of_another_version(error) and skewed < SKEW_RETRIES:
                 raise self._retry(attempt, error, reason, SKEW_PAUSE) from error
             may_succeed = isinstance(error, self.autoretry_for) or database.is_unavailable(error)
             if may_succeed and attempt.retries < (self.max_retries or 0):

@@ -1,45 +1,22 @@
 """The first argument of every task: the run it belongs to, and a database session that commits with its end."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Self
 
-from sqlalchemy import Update, event
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core import database
-from app.core.tasks.attempt import ClaimLostError, deciding
-
-
-class Recorder(Protocol):
-    """The attempt behind a context: one that is recorded in the history, or a stand-in."""
-
-    id: str
-    retries: int
-    number: int
-
-    def progress(self, done: float, total: float) -> None:
-        """Record the progress."""
-
-    def encode(self, result: Any) -> Any:
-        """Return a result as it is recorded."""
-
-    def success(self, result: Any) -> tuple[Update, dict[str, Any]] | None:
-        """Return the statement that ends the run as SUCCESS and its parameters, or nothing if there is no row."""
-
-    def succeed(self, result: Any) -> None:
-        """End the run as SUCCESS."""
+from app.core.tasks.attempt import Attempt, ClaimLostError, deciding
 
 
 class Unrecorded:
-    """The stand-in for a direct call of a task: nothing is recorded."""
+    """The stand-in for an attempt in a direct call of a task: nothing is recorded."""
 
     id = ""
+    retries = 0
     number = 1
-
-    def __init__(self, retries: int = 0) -> None:
-        self.retries = retries
 
     def progress(self, done: float, total: float) -> None:
         """Record nothing."""
@@ -55,9 +32,10 @@ class Unrecorded:
         """Record nothing."""
 
 
-class _Context:
-    def __init__(self, recorder: Recorder) -> None:
+class _Context[S]:
+    def __init__(self, recorder: Attempt | Unrecorded, session: S | None = None) -> None:
         self._recorder = recorder
+        self._session = session
 
     @property
     def id(self) -> str:
@@ -81,22 +59,8 @@ def _reject_commit(session: Session) -> None:
         raise RuntimeError(message)
 
 
-async def _in_thread(function: Callable[..., None], *args: Any) -> None:
-    """Call a function in a thread; a cancellation waits for it, because it uses the connection of the attempt."""
-    call = asyncio.ensure_future(asyncio.to_thread(function, *args))
-    try:
-        await asyncio.shield(call)
-    except asyncio.CancelledError:
-        await asyncio.wait({call})
-        raise
-
-
-class RunContext(_Context):
+class RunContext(_Context[Session]):
     """One attempt at a run: the first argument of a task."""
-
-    def __init__(self, recorder: Recorder, session: Session | None = None) -> None:
-        super().__init__(recorder)
-        self._session = session
 
     @property
     def session(self) -> Session:
@@ -131,18 +95,20 @@ class RunContext(_Context):
             event.remove(self._session, "before_commit", _reject_commit)
             self._session.commit()
 
-    def close(self, *, failed: bool) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         """Release the session; after a failure its connection as well, as a statement may have been interrupted."""
         if self._session is not None:
-            self._session.invalidate() if failed else self._session.close()
+            self._session.invalidate() if error else self._session.close()
 
 
-class AsyncRunContext(_Context):
+class AsyncRunContext(_Context[AsyncSession]):
     """One attempt at a run: the first argument of an `async def` task."""
 
-    def __init__(self, recorder: Recorder, session: AsyncSession | None = None) -> None:
-        super().__init__(recorder)
-        self._session = session
+    def __init__(self, recorder: Attempt | Unrecorded, session: AsyncSession | None = None) -> None:
+        super().__init__(recorder, session)
         self._progress = asyncio.Lock()
 
     @property
@@ -160,7 +126,12 @@ class AsyncRunContext(_Context):
             ClaimLostError: the run has been revoked or taken over; do not catch it.
         """
         async with self._progress:
-            await _in_thread(self._recorder.progress, done, total)
+            call = asyncio.ensure_future(asyncio.to_thread(self._recorder.progress, done, total))
+            try:
+                await asyncio.shield(call)
+            except asyncio.CancelledError:
+                await asyncio.wait({call})  # it uses the connection of the attempt
+                raise
 
     async def finish(self, result: Any) -> None:
         """Commit the session and end the run as SUCCESS, in one transaction.
@@ -180,7 +151,10 @@ class AsyncRunContext(_Context):
             event.remove(self._session.sync_session, "before_commit", _reject_commit)
             await self._session.commit()
 
-    async def close(self, *, failed: bool) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
         """Release the session; after a failure its connection as well, as a statement may have been interrupted."""
         if self._session is not None:
-            await (self._session.invalidate() if failed else self._session.close())
+            await (self._session.invalidate() if error else self._session.close())

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from kombu import Exchange, Queue
 
@@ -40,18 +39,12 @@ def names() -> list[str]:
 
 
 def selected(selection: str) -> list[str]:
-    """Return the queues that `WORKER_QUEUES` lists, none for all; raises `ConfigurationError` if one is unknown."""
+    """Return the queues that `WORKER_QUEUES` lists, none for all; exit with one line if one is unknown."""
     listed = [name.strip() for name in selection.split(",") if name.strip()]
     if unknown := sorted(set(listed) - set(names())):
         message = f"WORKER_QUEUES: unknown queue {', '.join(unknown)} (choose from {', '.join(names())})"
-        raise ConfigurationError(message)
+        raise SystemExit(message)
     return listed
-
-
-def declare(connection: Any) -> None:
-    """Declare every queue at the broker, on a kombu connection."""
-    for queue in celery_app.conf.task_queues:
-        queue(connection.default_channel).declare()
 
 
 define([DEFAULT])

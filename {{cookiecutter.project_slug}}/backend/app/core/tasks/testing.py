@@ -45,7 +45,7 @@ class TaskRunner(Unrecorded):
     """
 
     def __init__(self, session: Session | AsyncSession | None = None, retries: int = 0) -> None:
-        super().__init__(retries)
+        self.retries = retries
         self.number = retries + 1
         self.reported: list[tuple[float, float]] = []  # progress as (done, total), in order
         self.enqueued: list[Enqueued] = []  # runs enqueued with the task's session, in order

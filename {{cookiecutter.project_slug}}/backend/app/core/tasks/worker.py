@@ -14,7 +14,6 @@ from kombu import pools
 
 from app.core import database
 from app.core.celery import celery_app
-from app.core.errors import ConfigurationError
 from app.core.settings import settings
 from app.core.tasks import history, queues
 from app.core.tasks.base import RecordedTask, in_background
@@ -58,7 +57,6 @@ class QuorumConsumer(Consumer):
 
     connection: Any
     event_dispatcher: Any
-    pool: Any
     qos: Any
     task_consumer: Any
     connection_errors: tuple[type[Exception], ...]
@@ -67,7 +65,8 @@ class QuorumConsumer(Consumer):
     def connect(self) -> Any:
         """Connect and declare every queue: Celery declares only those it consumes, but binds all of them."""
         connection = super().connect()
-        queues.declare(connection)
+        for queue in celery_app.conf.task_queues:
+            queue(connection.default_channel).declare()
         return connection
 
     @override
@@ -76,13 +75,12 @@ class QuorumConsumer(Consumer):
 
         It has no publisher confirms; and while an alarm of the broker blocks it, no events are sent.
         """
-        app: Any = self.app
         options = {
             "confirm_publish": False,
             "on_blocked": lambda _: setattr(self.event_dispatcher, "enabled", False),
             "on_unblocked": lambda: setattr(self.event_dispatcher, "enabled", True),
         }
-        connection = app.connection_for_write(url, heartbeat=heartbeat, transport_options=options)
+        connection = self.app.connection_for_write(url, heartbeat=heartbeat, transport_options=options)
         return self.ensure_connected(connection)
 
     @override
@@ -148,11 +146,7 @@ class QuorumConsumer(Consumer):
 
 @signals.celeryd_after_setup.connect
 def on_after_setup(sender: str, instance: WorkController, **_: Any) -> None:
-    """Select the queues of this worker, and create the main process' engine.
-
-    Raises:
-        SystemExit: `WORKER_QUEUES` names an unknown queue.
-    """
+    """Select the queues of this worker, and create the main process' engine."""
     # A thread that creates it later holds import locks; a pool process forked meanwhile would wait for them forever.
     database.engine()
     RecordedTask.node = sender
@@ -160,10 +154,7 @@ def on_after_setup(sender: str, instance: WorkController, **_: Any) -> None:
     app: Any = instance.app
     unconfirmed = app.connection_for_write(transport_options={"confirm_publish": False})
     app.control.mailbox._producer_pool = pools.producers[unconfirmed]
-    try:
-        app.amqp.queues.select(queues.selected(settings().worker_queues))
-    except ConfigurationError as error:
-        raise SystemExit(str(error)) from None
+    app.amqp.queues.select(queues.selected(settings().worker_queues))
 
 
 @signals.worker_ready.connect

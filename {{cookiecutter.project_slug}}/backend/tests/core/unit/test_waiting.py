@@ -46,7 +46,7 @@ class Database:
 def row(run_id: str) -> Any:
     fields = dict.fromkeys(TaskRun.model_fields)
     fields |= {"name": "add", "queue": "celery", "arguments": {}, "state": "SUCCESS", "attempts": 1, "accepted_at": NOW}
-    return SimpleNamespace(id=run_id, _mapping=fields)
+    return SimpleNamespace(**fields | {"id": run_id})
 
 
 def request(disconnected: asyncio.Event | None = None) -> Request:
