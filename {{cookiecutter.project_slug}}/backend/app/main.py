@@ -16,6 +16,7 @@ from alembic.util import CommandError
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import OperationalError
 from uvicorn.supervisors import Multiprocess
 
@@ -59,7 +60,7 @@ def create_app() -> FastAPI:
     """
     discovery.load_tasks()
     about = json.loads((BACKEND / "app" / "about.json").read_text(encoding="utf-8"))
-    application = FastAPI(
+    application = FastAPIOffline(  # /docs without assets of other servers
         title=about["title"],
         description=about["description"],
         lifespan=lifespan,

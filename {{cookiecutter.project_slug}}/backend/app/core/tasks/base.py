@@ -110,22 +110,22 @@ class RecordedTask[**P, R](Task[P, R]):
             return called
         request.update(claimed=True)
         attempt = Attempt(request.id or "", request.retries, request.hostname or "")
-        with structlog.contextvars.bound_contextvars(task=self.name, task_id=attempt.id):
-            try:
-                named = self.arguments.named(args, kwargs)
-                self._claim(attempt, named)
-                result: R = self._execute(attempt, named)
-            except ClaimLostError as error:
-                result = self._outcome_elsewhere(error)
-            except UndecidedError as error:
-                logger.warning("message requeued: PostgreSQL is unavailable", error=str(error.__cause__))
-                database.become_owner()  # the run must not look as if this process still works on it
-                if not isinstance(error.__cause__, SoftTimeLimitExceeded):  # the hard limit is close then
-                    with contextlib.suppress(SoftTimeLimitExceeded):
-                        time.sleep(REQUEUE_PAUSE)
-                raise Reject(error, requeue=True) from error
-            self.succeeded = attempt.id
-            return result
+        structlog.contextvars.bind_contextvars(task=self.name, task_id=attempt.id)
+        try:
+            named = self.arguments.named(args, kwargs)
+            self._claim(attempt, named)
+            result: R = self._execute(attempt, named)
+        except ClaimLostError as error:
+            result = self._outcome_elsewhere(error)
+        except UndecidedError as error:
+            logger.warning("message requeued: PostgreSQL is unavailable", error=str(error.__cause__))
+            database.become_owner()  # the run must not look as if this process still works on it
+            if not isinstance(error.__cause__, SoftTimeLimitExceeded):  # the hard limit is close then
+                with contextlib.suppress(SoftTimeLimitExceeded):
+                    time.sleep(REQUEUE_PAUSE)
+            raise Reject(error, requeue=True) from error
+        self.succeeded = attempt.id
+        return result
 
     def _claim(self, attempt: Attempt, named: Mapping[str, Any]) -> None:
         request: Any = self.request
@@ -268,6 +268,12 @@ def in_background(statement: Executable) -> threading.Thread:
     thread = threading.Thread(target=execute, daemon=True)
     thread.start()
     return thread
+
+
+@signals.task_postrun.connect
+def on_task_postrun(**_: Any) -> None:
+    """Unbind the run from the log: Celery has logged its end by now."""
+    structlog.contextvars.clear_contextvars()
 
 
 @signals.task_revoked.connect

@@ -20,7 +20,7 @@ COMMAND = ["celery", "--app=tests.core.tasks", "--quiet", "worker", "--hostname=
 @pytest.fixture(scope="package", autouse=True)
 def worker() -> Iterator[None]:
     with LOG.open("w") as log:
-        env = {**os.environ, "WORKER_QUEUES": QUEUE}
+        env = {**os.environ, "WORKER_QUEUES": QUEUE, "LOG_FORMAT": "json"}
         process = subprocess.Popen(COMMAND, env=env, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 60

@@ -1,5 +1,7 @@
 """Runs from enqueueing to their end, as reported by the API."""
 
+import json
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -11,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.core.tasks.base import RecordedTask
 from tests.conftest import Api
+from tests.core.services.conftest import LOG
 from tests.core.tasks import (
     Item,
     core_add,
@@ -70,6 +73,21 @@ def test_failure_keeps_error_and_traceback(api: Api, enqueue: Enqueue) -> None:
     assert (run["state"], run["error"], run["attempts"]) == ("FAILURE", "ValueError: on purpose", 1)
     assert "tests/core/tasks.py" in run["traceback"]
     assert run["arguments"] == {}
+
+
+def test_failure_is_logged_with_task_and_id(api: Api, enqueue: Enqueue) -> None:
+    task_id = enqueue(core_fail.enqueue())
+    api.wait_for_end(task_id)
+
+    def logged() -> list[dict[str, Any]]:
+        return [line for line in map(json.loads, LOG.read_text().splitlines()) if line.get("task_id") == task_id]
+
+    deadline = time.monotonic() + 10  # the end is written before it is logged
+    while not (lines := logged()):
+        assert time.monotonic() < deadline, LOG.read_text()
+        time.sleep(0.1)
+    assert [(line["level"], line["task"]) for line in lines] == [("error", "core_fail")]
+    assert "ValueError: on purpose" in lines[0]["exception"]
 
 
 @pytest.mark.parametrize(("failures", "state", "attempts"), [(1, "SUCCESS", 2), (10, "FAILURE", 3)])

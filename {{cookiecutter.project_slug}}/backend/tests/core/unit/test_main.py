@@ -1,8 +1,10 @@
+import re
 import socket
 
 import pytest
 import uvicorn
 from alembic import command
+from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from app.core.errors import ConfigurationError
@@ -22,6 +24,14 @@ def test_title_and_description_are_set() -> None:
     app = create_app()
     assert app.title
     assert app.description
+
+
+def test_documentation_needs_no_other_server() -> None:
+    client = TestClient(create_app(), "http://localhost:8060")
+    for page in ("/docs", "/redoc"):
+        assets = re.findall(r'(?:src|href)="([^"]+)"', client.get(page).text)
+        assert assets
+        assert [client.get(asset).status_code for asset in assets] == [200] * len(assets)
 
 
 @pytest.mark.parametrize("reason", ['password authentication failed for user "app"', 'database "app" does not exist'])
