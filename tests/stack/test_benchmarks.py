@@ -12,27 +12,24 @@ from tests.conftest import Render
 from tests.stack.conftest import SLUG
 from tests.variants import Variant
 
-VARIANTS = [Variant.of()]
-
 LONG = {"up", "others", "curve"}
 """Benchmarks of half a minute and more; a nightly job runs all of them (`uv run python -m benchmarks --quick`)."""
 
 
-@pytest.fixture(scope="session")
-def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Bench]:
-    """Start the default project with the references."""
-    variant, _ = request.param
-    bench = Bench(render(variant, project_slug=SLUG), rounds=1, quick=True)
+@pytest.fixture(scope="module")
+def bench(render: Render) -> Iterator[Bench]:
+    """Start the default project with the references, and remove it before other modules start theirs."""
+    made = Bench(render(Variant.of(), project_slug=SLUG), rounds=1, quick=True)
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(bench.down)
-        cleanup.callback(bench.close)
-        bench.build()
-        yield bench
+        cleanup.callback(made.down)
+        cleanup.callback(made.close)
+        made.build()
+        yield made
 
 
 @pytest.mark.parametrize("name", sorted(set(BENCHMARKS) - LONG))
-def test_benchmark_returns_positive_figures(deployed: Bench, name: str) -> None:
-    results = BENCHMARKS[name](deployed)
+def test_benchmark_returns_positive_figures(bench: Bench, name: str) -> None:
+    results = BENCHMARKS[name](bench)
     assert results
     for result in results:
         assert all(figure > 0 for figure in (*result.ours, *result.reference)), result
