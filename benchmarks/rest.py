@@ -7,6 +7,7 @@ from benchmarks.bench import Bench
 from benchmarks.measure import Result, interleaved
 
 OURS = ("backend", "worker", "flower")
+SMALLEST = 0.01  # percent of a core; readings vary by more than an idle second uses
 UNITS = {"B": 1 / 2**20, "KiB": 1 / 2**10, "MiB": 1.0, "GiB": 2.0**10}
 
 
@@ -30,7 +31,8 @@ def processor(bench: Bench) -> list[Result]:
         first, before, began = used(), used(), time.monotonic()
         time.sleep(bench.seconds(10))
         asking = before - first  # a reading itself counts as processor time of the container
-        return 100 * (used() - before - asking) / (time.monotonic() - began)
+        idle = 100 * (used() - before - asking) / (time.monotonic() - began)
+        return max(idle, SMALLEST)
 
     (shares,) = interleaved(bench.rounds, share)
     return [Result("rest/cpu", "of a core: backend, worker and flower, idle", "%", shares, reach="≤ 2 %")]
