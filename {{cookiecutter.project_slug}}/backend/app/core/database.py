@@ -83,20 +83,23 @@ def _brief() -> dict[str, Any]:
 
 @cache
 def engine() -> Engine:
-    """Return the engine of a worker process: one connection for transitions of runs, one for the task's own session.
-
-    Connections are not tested before use: the claim of a run is repeated when its connection turns out to be lost.
-    """
-    options = _options() | {"pool_pre_ping": False}
-    engine = create_engine(settings().database_url, pool_size=2, max_overflow=1, **options)
-    event.listen(engine, "connect", _lock_owner)
-    return engine
+    """Return the engine of a worker process for the sessions of tasks."""
+    return _worker_engine()
 
 
 @cache
 def autocommit_engine() -> Engine:
-    """Return a view of `engine` in which each statement commits by itself, for the transitions of runs."""
-    return engine().execution_options(isolation_level="AUTOCOMMIT")
+    """Return the engine for the transitions of runs, in which each statement commits by itself.
+
+    In a process that executes runs, no connection is tested before use: attempts repeat a statement if it was lost.
+    """
+    return _worker_engine(isolation_level="AUTOCOMMIT", pool_pre_ping=not _owner)
+
+
+def _worker_engine(**options: Any) -> Engine:
+    engine = create_engine(settings().database_url, pool_size=1, max_overflow=1, **_options() | options)
+    event.listen(engine, "connect", _lock_owner)
+    return engine
 
 
 def is_unavailable(error: BaseException) -> bool:
@@ -119,10 +122,11 @@ def owner() -> int:
 def become_owner(*, forked: bool = False) -> None:
     """Give this worker process an owner key, and new sessions; the parent's sessions are left open after a fork."""
     global _owner  # noqa: PLW0603 (the identity of this process)
-    if engine.cache_info().currsize:
-        engine().dispose(close=not forked)
-    for cached in (engine, autocommit_engine, async_engine):
-        cached.cache_clear()
+    for made in (engine, autocommit_engine):
+        if made.cache_info().currsize:
+            made().dispose(close=not forked)
+        made.cache_clear()
+    async_engine.cache_clear()
     if not forked:
         gc.collect()  # closes the sessions of the event loop, in whose thread alone they could be closed otherwise
     _owner = secrets.randbelow(2**31 - 1) + 1

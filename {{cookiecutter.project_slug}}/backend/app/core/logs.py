@@ -21,6 +21,7 @@ LEVELS = {
     "celery.worker.strategy": "WARNING",  # a line per received task; the history has its times
     "celery.pool": "WARNING",  # logs arguments, as flower.api.tasks does, with LOG_LEVEL=DEBUG
     "flower.api.tasks": "WARNING",
+    "psycopg": "ERROR",  # SQLAlchemy raises the same, without host and user
     "aiormq": "CRITICAL",  # the relay logs a lost connection in one line
 }
 

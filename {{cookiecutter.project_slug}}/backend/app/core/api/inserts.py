@@ -33,9 +33,14 @@ async def _insert_waiting() -> None:
         for committed in batch:
             del _waiting[committed]
         error = await _commit(*batch.values())
-        is_shared = error is None or len(batch) == 1 or is_unavailable(error)
+        if error and is_unavailable(error):
+            batch |= _waiting  # they would wait for as long, one batch after another
+            _waiting.clear()
         for committed, run in batch.items():
-            outcome = error if is_shared else await _commit(run)  # a value that PostgreSQL rejects fails its run only
+            outcome = error
+            if error and not is_unavailable(error) and len(batch) > 1:
+                outcome = await _commit(run)  # a value that PostgreSQL rejects fails its own run only
+                error = outcome if outcome and is_unavailable(outcome) else error
             if not committed.done():
                 committed.set_exception(outcome) if outcome else committed.set_result(None)
 

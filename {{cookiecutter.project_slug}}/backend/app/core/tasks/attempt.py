@@ -48,7 +48,9 @@ def deciding(*interruptions: type[BaseException]) -> Iterator[None]:
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    logger.warning("PostgreSQL is unavailable, retrying", attempt=state.attempt_number, error=str(error))
+    logger.warning(
+        "PostgreSQL is unavailable, retrying", attempt=state.attempt_number, error=str(getattr(error, "orig", error))
+    )
 
 
 _until_postgresql_answers = retry(

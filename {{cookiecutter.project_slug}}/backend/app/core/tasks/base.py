@@ -108,9 +108,9 @@ class RecordedTask[**P, R](Task[P, R]):
         if request.called_directly or request.get("claimed"):  # the latter: by its own function
             called: R = self.call(Unrecorded(), args, kwargs)
             return called
-        request.update(claimed=True)
         attempt = Attempt(request.id or "", request.retries, request.hostname or "")
-        structlog.contextvars.bind_contextvars(task=self.name, task_id=attempt.id)
+        log_context = structlog.contextvars.bind_contextvars(task=self.name, task_id=attempt.id)
+        request.update(claimed=True, log_context=log_context)
         try:
             named = self.arguments.named(args, kwargs)
             self._claim(attempt, named)
@@ -271,9 +271,9 @@ def in_background(statement: Executable) -> threading.Thread:
 
 
 @signals.task_postrun.connect
-def on_task_postrun(**_: Any) -> None:
+def on_task_postrun(task: Any, **_: Any) -> None:
     """Unbind the run from the log: Celery has logged its end by now."""
-    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.reset_contextvars(**(task.request.get("log_context") or {}))
 
 
 @signals.task_revoked.connect

@@ -148,7 +148,7 @@ class QuorumConsumer(Consumer):
 def on_after_setup(sender: str, instance: WorkController, **_: Any) -> None:
     """Select the queues of this worker, and create the main process' engine."""
     # A thread that creates it later holds import locks; a pool process forked meanwhile would wait for them forever.
-    database.engine()
+    database.autocommit_engine()
     RecordedTask.node = sender
     # Replies to Flower must not block the event loop during an alarm of the broker.
     app: Any = instance.app
