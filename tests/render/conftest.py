@@ -1,5 +1,6 @@
 """A covering set of variants, rendered once a session."""
 
+import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 
@@ -10,6 +11,9 @@ from tests.variants import covering
 
 Distinct = Callable[[Callable[[str], bool]], Iterable[Project]]
 Texts = dict[tuple[str, str], str]
+
+needs_compose = pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose is not installed")
+"""Mark of tests that parse files with `docker compose config`, which needs no engine."""
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.conftest import Render
+from tests.render.conftest import needs_compose
 from tests.variants import ANSWERS, CHOICES, TEMPLATE, Variant
 
 COOKIECUTTER = Path(sys.executable).parent / "cookiecutter"
@@ -138,7 +138,7 @@ def test_rendering_again_keeps_the_secrets(tmp_path: Path) -> None:
     assert (tmp_path / "my-service" / ".env").read_text() == before
 
 
-@pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose is not installed")
+@needs_compose
 def test_compose_error_names_the_fix_when_hooks_were_skipped(tmp_path: Path) -> None:
     assert run_cookiecutter(tmp_path, hooks="no").returncode == 0
     project = tmp_path / "my-service"

@@ -1,17 +1,16 @@
 """docker-compose.yml as parsed by compose."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.project import Project
-from tests.render.conftest import Distinct
+from tests.render.conftest import Distinct, needs_compose
 
 OWN_SERVICES = {"backend", "worker", "flower"}
 
-pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose is not installed")
+pytestmark = needs_compose
 
 
 @pytest.fixture(scope="session")

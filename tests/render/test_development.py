@@ -3,18 +3,15 @@
 import json
 import os
 import re
-import shutil
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.project import Project
-from tests.render.conftest import Distinct
+from tests.render.conftest import Distinct, needs_compose
 
 OVERLAY = "docker-compose.dev.yml"
-
-needs_compose = pytest.mark.skipif(shutil.which("docker") is None, reason="docker compose is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def test_memory_error_fails_the_run_but_not_the_worker(stack: Stack) -> None:
 def test_worker_restarts_do_not_count_as_losses(stack: Stack, ledger: Ledger) -> None:
     task_id = stack.enqueue("effect", seconds=60)
     for attempt in range(1, 7):
-        wait_until(lambda: ledger.attempts(task_id) == attempt, 60, f"attempt {attempt} to run")  # noqa: B023
+        wait_until(lambda: ledger.attempts(task_id) == attempt, 60, f"attempt {attempt} to run")  # noqa: B023 (called at once)
         stack.compose("restart", "worker")
     wait_until(lambda: ledger.attempts(task_id) == 7, 60, "attempt 7 to run")
     assert ledger.execute("SELECT losses FROM task_runs WHERE id = %(id)s", id=task_id) == [(0,)]
