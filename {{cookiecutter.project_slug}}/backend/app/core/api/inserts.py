@@ -34,7 +34,7 @@ async def _insert_waiting() -> None:
             del _waiting[committed]
         error = await _commit(*batch.values())
         if error and is_unavailable(error):
-            batch |= _waiting  # they would wait for as long, one batch after another
+            batch |= _waiting  # otherwise each batch would wait for a timeout of its own
             _waiting.clear()
         for committed, run in batch.items():
             outcome = error

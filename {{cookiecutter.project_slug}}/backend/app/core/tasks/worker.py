@@ -146,7 +146,11 @@ class QuorumConsumer(Consumer):
 
 @signals.celeryd_after_setup.connect
 def on_after_setup(sender: str, instance: WorkController, **_: Any) -> None:
-    """Select the queues of this worker, and create the main process' engine."""
+    """Select the queues of this worker, and create the main process' engine.
+
+    Raises:
+        SystemExit: `WORKER_QUEUES` names an unknown queue.
+    """
     # A thread that creates it later holds import locks; a pool process forked meanwhile would wait for them forever.
     database.autocommit_engine()
     RecordedTask.node = sender
