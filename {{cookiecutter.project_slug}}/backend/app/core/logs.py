@@ -24,6 +24,7 @@ LEVELS = {
     "psycopg": "ERROR",  # SQLAlchemy raises the same, without host and user
     "aiormq": "CRITICAL",  # the relay logs a lost connection in one line
 }
+"""Levels of loggers whose records are redundant, or contain arguments or names of hosts."""
 
 
 def without_arguments(record: logging.LogRecord) -> bool:
