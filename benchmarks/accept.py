@@ -1,5 +1,6 @@
 """Accepted tasks per second, and the latency of their requests."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,7 @@ ADD = "/tasks/add?x=1&y=2"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What became of the requests of one load: how they were accepted, and how many runs ended per second."""
+    """Figures of one load: of its requests, and the runs that ended per second."""
 
     load: Load
     finished: float
@@ -39,8 +40,8 @@ def plain(bench: Bench, service: str, *, seconds: int = 3, wait: int = 6) -> Pip
 def accept(bench: Bench) -> list[Result]:
     """Compare the project with both plain references: accepted per second, p99, and ended per second.
 
-    32 connections, workers of two processes on both sides. A run is counted as finished when its row says so: the rate
-    is the number of runs through the time from the first request to the last end, or to the end of a limited wait.
+    32 connections, workers of two processes on both sides. The rate of finishing is the number of rows with an end,
+    divided by the time from the first request to the last end, or to the end of a limited wait.
     """
     bench.start("plain-def", "plain-async", "plain-worker")
     names = ("plain-def", "plain-async")
@@ -50,38 +51,31 @@ def accept(bench: Bench) -> list[Result]:
     mine, by_def, by_async = interleaved(bench.rounds, *sides)
     reach = {"plain-def": "≥ 3", "plain-async": "≥ 1.5"}
     against = {"plain-def": "`def` + `delay()`", "plain-async": "`async def` + `delay()`"}
+    requests = "`POST /tasks/add`, 32 connections, worker running"
     results = []
     for name, theirs in zip(names, (by_def, by_async), strict=True):
+        both = (mine, against[name], theirs)
         results += [
-            Result(
-                f"accept/{name}",
-                "`POST /tasks/add`, 32 connections, worker running",
-                "/s",
-                [each.load.rate for each in mine],
-                against[name],
-                [each.load.rate for each in theirs],
-                reach[name],
-            ),
-            Result(
-                f"accept/{name}/p99",
-                "its p99",
-                "ms",
-                [each.load.p99 for each in mine],
-                against[name],
-                [each.load.p99 for each in theirs],
-                "< 1",
-            ),
+            compared(f"accept/{name}", requests, "/s", lambda each: each.load.rate, *both, reach[name]),
+            compared(f"accept/{name}/p99", "its p99", "ms", lambda each: each.load.p99, *both, "< 1"),
         ]
-    finished = Result(
-        "finish",
-        "accepted and finished during and after that load",
-        "/s",
-        [each.finished for each in mine],
-        against["plain-def"],
-        [each.finished for each in by_def],
-        "≥ 3",
-    )
+    what = "accepted and finished during and after that load"
+    finished = compared("finish", what, "/s", lambda each: each.finished, mine, against["plain-def"], by_def, "≥ 3")
     return [*results, finished]
+
+
+def compared(
+    name: str,
+    what: str,
+    unit: str,
+    figure: Callable[[Pipeline], float],
+    mine: list[Pipeline],
+    against: str,
+    theirs: list[Pipeline],
+    reach: str,
+) -> Result:
+    """Return one figure of the loads of both sides."""
+    return Result(name, what, unit, [figure(each) for each in mine], against, [figure(each) for each in theirs], reach)
 
 
 def frozen(bench: Bench) -> list[Result]:

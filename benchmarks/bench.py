@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import psycopg
 from psycopg import sql
 
@@ -28,7 +27,7 @@ OURS = "http://backend:8060"
 
 @dataclass(frozen=True)
 class Load:
-    """What a load generator saw; latencies in milliseconds, `started` in seconds since the epoch."""
+    """Figures of the load generator; latencies in milliseconds, `started` in seconds since the epoch."""
 
     count: int
     seconds: float
@@ -166,7 +165,7 @@ class Bench(Stack):
         return int(words[1]) / 1e6 if words[0] == "usage_usec" else int(words[0]) / 1e9
 
     def inspect_image(self, template: str) -> str:
-        """Return what `docker image inspect` prints of the project's image."""
+        """Return the output of `docker image inspect` for the project's image."""
         return self.project.run("docker", "image", "inspect", "--format", template, self.image).stdout
 
     def image_history(self) -> list[tuple[int, str]]:
@@ -176,21 +175,29 @@ class Bench(Stack):
         return [(int(size), created) for size, _, created in (line.partition(" ") for line in lines)]
 
     def clear(self) -> None:
-        """Remove all runs: their rows, their messages, and those of the few that still execute."""
-        self.database.execute("TRUNCATE task_runs")
-        time.sleep(0.3)  # a batch of the relay
-        with suppress(httpx2.HTTPError):
-            self.broker.delete("/queues/%2F/celery/contents")
-        time.sleep(0.3)  # prefetched messages
+        """Remove all runs and their messages."""
+        # The update waits for a batch of the relay. A revoked run is not executed if its message is still delivered.
+        self.database.execute("UPDATE task_runs SET state = 'REVOKED', outbox_action = NULL WHERE ended_at IS NULL")
+        self._empty("/", "celery")
         self.database.execute("TRUNCATE task_runs")
 
     def clear_reference(self, queue: str = "celery") -> None:
         """Remove the messages and results of the references."""
-        self.broker.delete(f"/queues/reference/{queue}/contents")
-        time.sleep(0.3)  # prefetched messages
+        self._empty("reference", queue)
         self.reference.execute("TRUNCATE marks")
         if self.reference.execute("SELECT to_regclass('celery_taskmeta') IS NOT NULL").fetchone() == (True,):
             self.reference.execute("TRUNCATE celery_taskmeta")
+
+    def _empty(self, vhost: str, queue: str) -> None:
+        """Purge a queue, and wait until its consumers have acknowledged the messages they hold."""
+        control = ("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", "--vhost", vhost)
+
+        def is_empty() -> bool:
+            self.compose(*control, "purge_queue", queue)
+            lines = self.compose(*control, "list_queues", "--no-table-headers", "name", "messages").splitlines()
+            return f"{queue}\t0" in lines
+
+        wait_until(is_empty, 60, f"{queue} to be empty")
 
     def disconnect(self) -> None:
         """Close the connections to the databases; the next query opens them again."""

@@ -116,7 +116,7 @@ def latency(bench: Bench) -> list[Result]:
 def curve(bench: Bench) -> list[Result]:
     """Measure how the throughput rises with processes of the API and with workers of two processes each.
 
-    The notes have the rate of accepting, and how many of a core each service used meanwhile.
+    The notes have the rate of accepting, and the share of a core that each service used.
     """
     bench.start()
     counts = COUNTS[1:2] if bench.quick else COUNTS
@@ -150,7 +150,7 @@ def processor_seconds(bench: Bench, workers: int) -> dict[str, float]:
 
 
 def others(bench: Bench) -> list[Result]:
-    """Show two other job systems beside the project: a worker alone, no-op tasks, with what each keeps of a run."""
+    """Compare the worker with those of two other job systems, which keep the results or the jobs of no-op tasks."""
     bench.compose("build", "dramatiq-worker", "procrastinate-worker")
     bench.start("redis")
     bench.compose("stop", "flower")

@@ -12,7 +12,7 @@ UNITS = {"B": 1 / 2**20, "KiB": 1 / 2**10, "MiB": 1.0, "GiB": 2.0**10}
 
 
 def restarted(bench: Bench, *references: str) -> None:
-    """Start the services again, and give them time to settle."""
+    """Start the services again, and wait until their start no longer uses the processor."""
     bench.start(*references)
     if not bench.quick:
         bench.compose("restart", *OURS)
@@ -29,7 +29,7 @@ def processor(bench: Bench) -> list[Result]:
 
     def share() -> float:
         first, before, began = used(), used(), time.monotonic()
-        time.sleep(bench.seconds(10))
+        time.sleep(bench.seconds(10))  # the measured time
         asking = before - first  # a reading itself counts as processor time of the container
         idle = 100 * (used() - before - asking) / (time.monotonic() - began)
         return max(idle, SMALLEST)
@@ -47,7 +47,7 @@ def memory(bench: Bench) -> list[Result]:
     restarted(bench, *imports)
 
     def used(services: list[str]) -> float:
-        time.sleep(bench.seconds(2))
+        time.sleep(bench.seconds(2))  # between rounds, so that their figures differ
         return sum(
             mebibytes(bench.compose("stats", "--no-stream", "--format", "{{.MemUsage}}", name)) for name in services
         )
