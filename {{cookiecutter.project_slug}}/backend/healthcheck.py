@@ -1,7 +1,7 @@
 """Cheap health checks, run as `python -S healthcheck.py` without loading the application.
 
 - `http PORT PATH`: the server on this port responds with 200.
-- `file PATH SECONDS`: the file was modified within the last seconds.
+- `file PATH SECONDS`: the file was modified less than SECONDS ago.
 """
 
 import os
@@ -18,7 +18,7 @@ def is_serving(port: str, path: str) -> bool:
 
 
 def is_recent(path: str, seconds: str) -> bool:
-    """Return whether the file was modified within the last seconds."""
+    """Return whether the file was modified less than `seconds` ago."""
     return time.time() - os.stat(path).st_mtime < float(seconds)  # noqa: PTH116 (importing pathlib is slow)
 
 

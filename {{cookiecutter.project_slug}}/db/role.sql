@@ -1,6 +1,6 @@
 -- The application's role. It owns the schema "public" of the application's database, and nothing else.
 --
--- The db service runs this file when it creates its volume. For a PostgreSQL server of your own, create the database and
+-- The db service runs this file when it creates its volume. For your own PostgreSQL server, create the database and
 -- run the file as an administrator:
 --
 --   APP_USER=app APP_PASSWORD=... psql --file=db/role.sql "host=db.example.com user=postgres dbname=app"

@@ -44,7 +44,7 @@ def process_revision_directives(_context: object, _revision: object, directives:
 
 
 def migrate(connection: Any) -> None:
-    """Run the migrations, each in a transaction of its own."""
+    """Run the migrations, each in its own transaction."""
     connection.execute(select(func.pg_advisory_lock(MIGRATION_LOCK)))
     # A statement that waits for a table's lock stalls all others; the next start of the API migrates again.
     connection.execute(select(func.set_config("lock_timeout", "10s", False)))

@@ -1,4 +1,4 @@
-"""Validation of Flower's authentication variables, before Flower starts.
+"""Validation of Flower's variables, before Flower starts.
 
 Flower silently accepts values that lock every user out or let anyone in.
 """
