@@ -1,6 +1,7 @@
 """The variants, the feature and the report of the fault suite."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
 
@@ -44,18 +45,26 @@ def accounts(request: pytest.FixtureRequest, deployed: Stack) -> Iterator[dict[s
     yield collected
     if request.config.getoption("write_report"):
         head, _, written = REPORT.read_text(encoding="utf-8").partition(TABLE)
-        title = f"### Result backend: {deployed.variant['result_backend']}\n"
-        others = [f"### {section.strip()}\n" for section in written.split("### ")[1:]]
-        sections = sorted([*(each for each in others if not each.startswith(title)), title + table(collected)])
+        tables = dict(section.split("\n", 1) for section in written.split("### ")[1:])
+        title = f"Result backend: {deployed.variant['result_backend']}"
+        tables[title] = table(rows(tables.get(title, "")) | {name: astuple(each) for name, each in collected.items()})
+        sections = [f"### {title}\n\n{tables[title].strip()}\n" for title in sorted(tables)]
         REPORT.write_text("\n".join([head + TABLE, *sections]), encoding="utf-8", newline="\n")
 
 
-def table(collected: dict[str, Account]) -> str:
+def rows(written: str) -> dict[str, tuple[str, ...]]:
+    """Return the rows of a table in Markdown by scenario, without those of scenarios that no longer exist."""
+    sources = (path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    existing = {name.replace("_", " ") for source in sources for name in re.findall(r"def test_(\w+)", source)}
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in written.splitlines() if "|" in line]
+    return {name: tuple(values) for name, *values in cells if name.partition(" (")[0] in existing}
+
+
+def table(accounts: Mapping[str, tuple[object, ...]]) -> str:
     """Return the accounts as a table in Markdown."""
     columns = [field.name.replace("_", " ") for field in fields(Account)]
-    rows = [("scenario", *columns), ("---",) * (len(columns) + 1)]
-    rows += [(name, *astuple(account)) for name, account in collected.items()]
-    return "\n" + "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows) + "\n"
+    lines = [("scenario", *columns), ("---",) * (len(columns) + 1), *((name, *accounts[name]) for name in accounts)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 import contextlib
 import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -52,6 +55,37 @@ def test_backend_crashed_under_load_with_four_processes(stack: Stack, assert_all
         with under_load() as load:
             faults.crash("backend")
         assert_all_done(load.ids)
+    finally:
+        stack.up()
+
+
+def test_backend_crashed_among_requests_with_one_key(
+    stack: Stack, ledger: Ledger, assert_all_done: AssertAllDone
+) -> None:
+    """The clients of 200 identical requests, to four processes, repeat them until one is answered."""
+    key = str(uuid4())
+    deadline = time.monotonic() + 60
+
+    def post(_: int) -> str:
+        while True:
+            with contextlib.suppress(httpx2.TransportError), httpx2.Client(base_url="http://localhost:8060") as http:
+                response = http.post("/tasks/effect", headers={"Idempotency-Key": key})
+                if response.status_code == 202:
+                    return str(response.json()["task_id"])
+            assert time.monotonic() < deadline
+            faults.hold(0.1)
+
+    stack.up(BACKEND_PROCESSES="4")
+    try:
+        with ThreadPoolExecutor(20) as threads:
+            answers = [threads.submit(post, each) for each in range(200)]
+            wait_until(lambda: sum(each.done() for each in answers) > 20, 30, "some requests to be answered")
+            assert not all(each.done() for each in answers)
+            faults.crash("backend")
+            ids = {each.result() for each in answers}
+        assert len(ids) == 1
+        assert_all_done(list(ids))
+        assert ledger.execute("SELECT count(*) FROM task_runs WHERE id = %(id)s", id=ids.pop()) == [(1,)]
     finally:
         stack.up()
 

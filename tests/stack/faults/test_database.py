@@ -51,9 +51,10 @@ def test_redelivered_message_of_a_live_process_is_parked(stack: Stack, ledger: L
     task_id, owner = str(uuid4()), 4711
     row = """
         INSERT INTO task_runs
-            (id, name, queue, arguments, state, attempts, publish_count, owner, deadline, outbox_action)
+            (id, name, queue, arguments, state, attempts, publish_count, owner, started_at, deadline, outbox_action)
         VALUES
-            (%(id)s, 'add', 'celery', '{"x": 1, "y": 2}', 'STARTED', 1, 1, %(owner)s, now() + interval '1 h', 'publish')
+            (%(id)s, 'add', 'celery', '{"x": 1, "y": 2}', 'STARTED', 1, 1, %(owner)s, now(), now() + interval '1 h',
+             'publish')
     """
     with ledger.session() as process:
         process.execute("SELECT pg_advisory_lock_shared(%s, %s)", (0x72756E, owner))

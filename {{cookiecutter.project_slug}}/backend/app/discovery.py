@@ -1,11 +1,9 @@
-"""Discovery of features: the queues, tables, tasks and endpoints of every package in `app/features`."""
+"""Discovery of features: the queues, tables, tasks, schedules and endpoints of every package in `app/features`."""
 
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-
-from fastapi import APIRouter
 
 from app.core.errors import ConfigurationError
 from app.core.tasks import queues, registry
@@ -16,31 +14,16 @@ FOLDER = Path(__file__).parent / "features"
 
 
 def load_tasks() -> None:
-    """Define the queues, and import the tables and tasks of every feature.
+    """Define the queues, and import the tables, tasks and schedules of every feature.
 
     Raises:
-        ConfigurationError: a feature, a queue or a task is invalid.
+        ConfigurationError: a feature, a queue, a task or a schedule is invalid.
     """
     queues.define(team.QUEUES)
     load("tables")
     load("tasks")
+    load("schedule")
     registry.check_queues()
-
-
-def routers() -> list[APIRouter]:
-    """Return the router of every feature's endpoints.
-
-    Raises:
-        ConfigurationError: a feature is not an importable package, or its endpoints have no router.
-    """
-    found = []
-    for module in load("endpoints"):
-        router = getattr(module, "router", None)
-        if not isinstance(router, APIRouter):
-            message = f"{module.__name__.replace('.', '/')}.py: no router (define router = APIRouter())"
-            raise ConfigurationError(message)
-        found.append(router)
-    return found
 
 
 def load(module: str) -> list[ModuleType]:

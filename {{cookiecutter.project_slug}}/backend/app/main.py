@@ -2,49 +2,50 @@
 
 import contextlib
 import json
-import re
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
+from typing import override
 
-import structlog
 import uvicorn
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from sqlalchemy.exc import OperationalError
 from uvicorn.supervisors import Multiprocess
 
-from app import discovery
-from app.core import logs
-from app.core.api import enqueue, health, problems, runs
+from app import discovery, metrics, schema
+from app.core import logs, tracing
+from app.core.api import enqueue, health, keys, operations, problems, queues, runs
+from app.core.api import schedules as schedules_api
 from app.core.api.origin import CheckOrigin
+from app.core.api.request_id import RequestId
 from app.core.database import async_engine
 from app.core.errors import ConfigurationError
 from app.core.settings import settings
+from app.core.tasks import retention, schedules
 from app.core.tasks.registry import REGISTRY
 from app.core.tasks.relay import Relay
 
-logger = structlog.get_logger(__name__)
-
 BACKEND = Path(__file__).parent.parent
 PORT = 8060
-REJECTED = re.compile(r"password authentication failed|database .* does not exist")
 
 
 @contextlib.asynccontextmanager
 async def lifespan(application: FastAPI) -> AsyncIterator[None]:
-    """Run the relay while the API serves."""
+    """Run the relay, the schedules and the deletion of old runs while the API serves."""
     logs.configure()
+    tracing.configure("backend")
     application.state.relay = Relay()
-    async with application.state.relay.running():
+    async with (
+        application.state.relay.running(),
+        schedules.running(application.state.relay.wake),
+        retention.running(),
+    ):
         yield
     await async_engine().dispose()
+    tracing.shutdown()
 
 
 def operation_id(route: APIRoute) -> str:
@@ -65,10 +66,17 @@ def create_app() -> FastAPI:
         description=about["description"],
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
+        # Probes and the documentation make no spans.
+        telemetry={"operation_spans": False, "exclude": lambda scope: keys.is_open(scope.get("path", ""))},
     )
     problems.install(application)
+    keys.install(application, settings().keys)
     application.add_middleware(CheckOrigin)
-    routers = [health.router, enqueue.router(REGISTRY.values()), runs.router, *discovery.routers()]
+    application.add_middleware(RequestId)
+    application.add_middleware(metrics.CountRequests)
+    core = [health, operations, runs, schedules_api, queues]
+    tasks = enqueue.router(REGISTRY.values())  # before those with a path like /tasks/{task_id}
+    routers = [tasks, *(module.router for module in core), *_feature_routers()]
     _check_endpoints(routers)
     for router in routers:
         application.include_router(router)
@@ -78,6 +86,20 @@ def create_app() -> FastAPI:
         return RedirectResponse("/docs")
 
     return application
+
+
+def _feature_routers() -> Iterator[APIRouter]:
+    """Yield the router of every feature's endpoints.
+
+    Raises:
+        ConfigurationError: a feature is not an importable package, or its endpoints have no router.
+    """
+    for module in discovery.load("endpoints"):
+        router = getattr(module, "router", None)
+        if not isinstance(router, APIRouter):
+            message = f"{module.__name__.replace('.', '/')}.py: no router (define router = APIRouter())"
+            raise ConfigurationError(message)
+        yield router
 
 
 def _check_endpoints(routers: Iterable[APIRouter]) -> None:
@@ -107,26 +129,17 @@ def listener(config: uvicorn.Config) -> socket.socket:
     return bound
 
 
-def migrate() -> None:
-    """Apply the migrations; a database that a newer version has migrated is left as it is.
+class Processes(Multiprocess):
+    """uvicorn's processes, with a stop that leaves no connection unanswered.
 
-    Raises:
-        ConfigurationError: PostgreSQL rejects the login.
+    While they finish their requests, the socket of this parent process would accept connections that none serves.
     """
-    try:
-        command.upgrade(Config(BACKEND / "alembic.ini"), "heads")
-    except CommandError as error:
-        if "Can't locate revision" not in str(error):
-            raise
-        logger.warning("database is newer than this version, serving without migration", error=str(error))
-    except OperationalError as error:
-        if not REJECTED.search(str(error)):
-            raise
-        message = (
-            "PostgreSQL: login rejected (the volume db-data keeps the POSTGRES_ values of its first start: restore them"
-            " in .env, or delete all data with docker compose down --volumes)"
-        )
-        raise ConfigurationError(message) from None
+
+    @override
+    def terminate_all(self) -> None:
+        for each in self.sockets:
+            each.close()
+        super().terminate_all()
 
 
 def main() -> None:
@@ -138,9 +151,10 @@ def main() -> None:
     logs.configure()
     try:
         create_app()
-        migrate()
+        schema.migrate()
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
+    metrics.serve()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each waiting request needs a descriptor
     config = uvicorn.Config(
@@ -155,7 +169,7 @@ def main() -> None:
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful stop
         if config.workers > 1:
-            Multiprocess(config, sockets=[listener(config)]).run()
+            Processes(config, sockets=[listener(config)]).run()
         else:
             uvicorn.Server(config).run(sockets=[listener(config)])
 

@@ -68,5 +68,7 @@ try:
     discovery.load_tasks()
 except ConfigurationError as error:
     raise CommandError(str(error)) from None
-with database.engine().connect() as connection:
+engine = database.engine()
+with engine.connect() as connection:
     migrate(connection)
+engine.dispose()  # the process may be a worker, which forks afterwards

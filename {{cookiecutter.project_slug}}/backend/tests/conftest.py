@@ -82,7 +82,9 @@ class Api:
 
 @pytest.fixture(scope="session")
 def api() -> Iterator[Api]:
-    with httpx2.Client(base_url=os.environ.get("API_URL", "http://backend:8060"), timeout=70) as http:
+    key = os.environ.get("API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx2.Client(base_url=os.environ.get("API_URL", "http://backend:8060"), headers=headers, timeout=70) as http:
         yield Api(http)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import Celery, signals
 
-from app.core import database, logs
+from app.core import database, logs, tracing
 from app.core.settings import settings
 
 celery_app = Celery("app", broker=settings().broker_url, backend=settings().celery_result_backend)
@@ -59,6 +59,13 @@ def on_setup_logging(**_: Any) -> None:
 @signals.worker_process_init.connect
 def on_worker_process_init(**_: Any) -> None:
     """Give the process its own database connections, and retry results longer than the parent may block."""
+    tracing.configure("worker")
     database.become_owner(forked=True)
     backend: Any = celery_app.backend
     backend.max_retries = 40
+
+
+@signals.worker_process_shutdown.connect
+def on_worker_process_shutdown(**_: Any) -> None:
+    """Send the last spans: a process of the pool ends without exit handlers."""
+    tracing.shutdown()

@@ -1,9 +1,11 @@
 """Logging: one format for the application, uvicorn, Celery and Flower."""
 
 import logging
+from typing import Any
 
 import structlog
 
+from app.core import tracing
 from app.core.settings import settings
 
 REPLACED = {
@@ -16,21 +18,36 @@ REPLACED = {
 }
 """Celery's log messages with arguments or results, by prefix, and their replacements; %.0s prints nothing."""
 
+RETRIED = "Task %(name)s[%(id)s] retry: "
+"""Celery's log message of a retry; the task logs its failed attempt itself, with the traceback."""
+
 LEVELS = {
     "uvicorn.access": "WARNING",
     "celery.worker.strategy": "WARNING",  # a line per received task; the history has its times
     "celery.pool": "WARNING",  # logs arguments, as flower.api.tasks does, with LOG_LEVEL=DEBUG
     "flower.api.tasks": "WARNING",
+    "alembic.runtime.plugins": "WARNING",  # a line per plugin
     "psycopg": "ERROR",  # SQLAlchemy raises the same, without host and user
     "aiormq": "CRITICAL",  # the relay logs a lost connection in one line
 }
 """Levels of loggers whose records are redundant, or contain arguments or names of hosts."""
 
 
+def origin() -> dict[str, Any]:
+    """Return the columns that say where a run comes from: `request_id`, `api_key` (its name) and `traceparent`."""
+    context = structlog.contextvars.get_contextvars()
+    return {**{name: context.get(name) for name in ("request_id", "api_key")}, "traceparent": tracing.current()}
+
+
 def without_arguments(record: logging.LogRecord) -> bool:
     """Replace a message of Celery that contains arguments or results of a task."""
     record.msg = next((text for start, text in REPLACED.items() if str(record.msg).startswith(start)), record.msg)
     return True
+
+
+def is_no_retry(record: logging.LogRecord) -> bool:
+    """Return whether a record is to be logged: any but Celery's message of a retry."""
+    return not str(record.msg).startswith(RETRIED)
 
 
 def configure() -> None:
@@ -51,6 +68,7 @@ def configure() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
     handler.addFilter(without_arguments)
+    handler.addFilter(is_no_retry)
     logging.basicConfig(handlers=[handler], level=settings().log_level, force=True)
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)

@@ -1,12 +1,22 @@
 """Settings, read once from the environment."""
 
+import re
 from functools import cache
 from typing import Literal
 from urllib.parse import quote
 
-from pydantic import Field, PositiveInt, SecretStr, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 from sqlalchemy import URL
+
+FLOWER = "flower"
+"""Name of the API key that Flower uses."""
+
+_KEY = re.compile(r"[\w.-]{1,100}:[!-+\--~]{16,}", re.ASCII)  # printable, without blanks and commas
+
+
+def _pairs(keys: SecretStr) -> list[tuple[str, str, str]]:
+    return [pair.strip().partition(":") for pair in keys.get_secret_value().split(",") if pair.strip()]
 
 
 class DatabaseSettings(BaseSettings):
@@ -19,8 +29,8 @@ class DatabaseSettings(BaseSettings):
     postgres_db: str
 
 
-class Settings(BaseSettings):
-    """Environment variables, in uppercase there. Those without a default are required.
+class Settings(BaseSettings, env_ignore_empty=True):
+    """Environment variables, in uppercase there. Those without a default are required; an empty one is not set.
 
     The hosts default to `localhost`, where docker-compose.yml publishes the ports: tools on the host need no more than
     the variables of `.env`. Containers get the names of the services.
@@ -33,11 +43,44 @@ class Settings(BaseSettings):
 
     celery_result_backend: str = "rpc://"
     worker_queues: str = ""
+    api_url: str = "http://localhost:8060"
+    api_key: SecretStr = SecretStr("")
+    api_keys: SecretStr = SecretStr("")
+    flower_api_key: SecretStr = SecretStr("")
 
     backend_processes: PositiveInt = 1
+    history_days: NonNegativeInt = 30
+    history_failure_days: NonNegativeInt = 90
     allowed_hosts: str = Field("", pattern=r"^([\w., -]|\[[\da-fA-F:.]+\])*$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, value: SecretStr) -> SecretStr:
+        pairs = _pairs(value)
+        names = {name for name, _, _ in pairs}
+        are_valid = all(_KEY.fullmatch("".join(pair)) for pair in pairs)
+        if not are_valid or len(names) < len(pairs) or FLOWER in names:
+            rule = f'keys of 16 or more printable ASCII characters; the name "{FLOWER}" is taken'
+            message = f"use name:key, or several pairs with different names, separated by commas, and {rule}"
+            raise ValueError(message)
+        return value
+
+    @field_validator("flower_api_key")
+    @classmethod
+    def _check_key_of_flower(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not _KEY.fullmatch(f"{FLOWER}:{value.get_secret_value()}"):
+            message = "use 16 or more printable ASCII characters, or nothing"
+            raise ValueError(message)
+        return value
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The API keys by name, with that of Flower; nothing without `API_KEYS`."""
+        keys = {name: key for name, _, key in _pairs(self.api_keys)}
+        of_flower = self.flower_api_key.get_secret_value()
+        return keys | {FLOWER: of_flower} if keys and of_flower else keys
 
     @property
     def database_url(self) -> URL:

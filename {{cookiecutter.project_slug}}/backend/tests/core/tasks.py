@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.core import database
 from app.core.celery import celery_app
-from app.core.tasks import AsyncRunContext, RunContext, history, queues, task, worker
+from app.core.tasks import AsyncRunContext, RetryIn, RunContext, history, queues, task, worker
 from app.features import queues as feature_queues
 
 __all__ = ["celery_app", "worker"]
@@ -78,6 +78,27 @@ def core_flaky(run: RunContext, failures: int) -> int:
     return run.attempt
 
 
+@task(queue=QUEUE)
+def core_once(run: RunContext, failures: int = 1) -> int:
+    """Fail in the first attempts, without retries."""
+    if run.attempt <= failures:
+        message = f"attempt {run.attempt}"
+        raise ValueError(message)
+    return run.attempt
+
+
+@task(queue=QUEUE)
+def core_enqueue_later(run: RunContext, seconds: float) -> None:
+    """Enqueue another task with options."""
+    run.session.execute(core_add.options(delay=seconds, queue="celery", priority=9).enqueue(x=1, y=1))
+
+
+@task(queue=QUEUE, max_retries=1)
+def core_later(run: RunContext, seconds: float) -> int:
+    """Request another attempt, each time."""
+    raise RetryIn(seconds, "not yet")
+
+
 @task(queue=QUEUE, max_retries=1)
 def core_enqueue(run: RunContext, x: float, *, fail: bool = False) -> str:
     """Enqueue another task in the transaction of this run. With `fail`, the first attempt fails afterwards."""
@@ -92,7 +113,7 @@ def core_revoked(run: RunContext, x: float) -> None:
     """Enqueue another task, and revoke this run."""
     run.session.execute(core_add.enqueue(x=x, y=0))
     with Session(database.engine()) as other, other.begin():
-        other.execute(history.revoke(run.id))
+        other.execute(history.revoke(history.runs.c.id == run.id))
 
 
 @task(queue=QUEUE)
@@ -100,7 +121,7 @@ async def core_async_revoked(run: AsyncRunContext, x: float) -> None:
     """Enqueue another task asynchronously, and revoke this run."""
     await run.session.execute(core_add.enqueue(x=x, y=0))
     async with AsyncSession(database.async_engine()) as other, other.begin():
-        await other.execute(history.revoke(run.id))
+        await other.execute(history.revoke(history.runs.c.id == run.id))
 
 
 @task(queue=QUEUE)

@@ -1,26 +1,52 @@
 """`POST /tasks/<name>` of every task that has an endpoint, generated from its signature."""
 
+import json
 from collections.abc import Callable, Coroutine, Iterable
+from datetime import timedelta
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Annotated, Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
-from fastapi import APIRouter, Body, Query, Request
+import structlog
+from fastapi import APIRouter, Body, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
 from pydantic_core import PydanticUndefined
 
 from app.core.api.inserts import insert
 from app.core.api.problems import COMMON
-from app.core.api.runs import TaskRun
+from app.core.api.runs import TaskRun, execute
 from app.core.api.transaction import CurrentRelay
 from app.core.api.waiting import wait_for_end
-from app.core.tasks.base import RecordedTask
+from app.core.logs import origin
+from app.core.tasks import history
+from app.core.tasks.base import LONGEST_DELAY, LONGEST_KEY, RecordedTask
 from app.core.tasks.relay import Relay
+
+logger = structlog.get_logger(__name__)
 
 type Task = RecordedTask[..., Any]
 type Outcome = TaskRun | JSONResponse
 Wait = Annotated[float, Field(ge=0, le=60.0, description="seconds to wait for the end of the run")]
+Delay = Annotated[
+    float, Field(ge=0, le=LONGEST_DELAY.total_seconds(), description="seconds until the run starts, at the earliest")
+]
+NAMESPACE = UUID("b1b0e3bb-6bb5-4ffd-b1f4-8a1dbbc7a9a9")  # of the ids of runs with an idempotency key
+
+
+def _unquote(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+
+
+IdempotencyKey = Annotated[
+    Annotated[str, AfterValidator(_unquote), Field(min_length=1, max_length=LONGEST_KEY)] | None,
+    Header(
+        alias="Idempotency-Key",
+        description="a repeated request, with the same key and arguments, gets the run of the first",
+    ),
+]
+"""As in https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, with or without the quotes."""
 
 
 class Accepted(BaseModel):
@@ -50,10 +76,12 @@ def router(tasks: Iterable[Task]) -> APIRouter:
 
 
 def _with_query(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
-    query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=(Wait, 0))
+    query: Any = create_model(f"{task.name}_query", __base__=task.arguments, wait=(Wait, 0), delay=(Delay, 0))
 
-    async def enqueue(request: Request, relay: CurrentRelay, values: Annotated[query, Query()]) -> Outcome:
-        return await _enqueue(task, values, request, relay)
+    async def enqueue(
+        request: Request, relay: CurrentRelay, values: Annotated[query, Query()], key: IdempotencyKey = None
+    ) -> Outcome:
+        return await _enqueue(task, values, request, relay, key)
 
     return enqueue
 
@@ -67,19 +95,37 @@ def _with_body(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
         request: Request,
         relay: CurrentRelay,
         values: Annotated[body, Body()] = default,
+        *,
         wait: Annotated[Wait, Query()] = 0,
+        delay: Annotated[Delay, Query()] = 0,
+        key: IdempotencyKey = None,
     ) -> Outcome:
-        return await _enqueue(task, values, request, relay, wait=wait)
+        return await _enqueue(task, values, request, relay, key, wait=wait, delay=delay)
 
     return enqueue
 
 
-async def _enqueue(task: Task, values: Any, request: Request, relay: Relay, *, wait: float = 0) -> Outcome:
+async def _enqueue(
+    task: Task, values: Any, request: Request, relay: Relay, key: str | None, *, wait: float = 0, delay: float = 0
+) -> Outcome:
     arguments = values.dump()
-    wait = arguments.pop("wait", wait)
-    run_id = str(uuid4())
-    await insert(id=run_id, name=task.name, queue=task.queue_name, arguments=arguments)
+    wait, delay = arguments.pop("wait", wait), arguments.pop("delay", delay)
+    run_id = str(uuid4() if key is None else uuid5(NAMESPACE, f"{origin()['api_key'] or ''}\n{task.name}\n{key}"))
+    run = {"id": run_id, "name": task.name, "queue": task.queue_name, "arguments": arguments}
+    await (insert if key is None else _insert_once)(**run, delay=timedelta(seconds=delay))
+    logger.info("task enqueued", task=task.name, task_id=run_id)
     relay.wake()
-    if wait and (run := await wait_for_end(request, run_id, wait)):
-        return run
+    if wait and (ended := await wait_for_end(request, run_id, wait)):
+        return ended
     return JSONResponse({"task_id": run_id}, HTTPStatus.ACCEPTED, {"Location": f"/tasks/{run_id}"})
+
+
+async def _insert_once(**run: Any) -> None:
+    """Insert a run, unless it exists; respond with 422 if it was inserted with other arguments."""
+    fingerprint = sha256(json.dumps(run["arguments"], sort_keys=True).encode()).hexdigest()
+    if await execute(history.enqueue(**run, **origin(), fingerprint=fingerprint)):
+        return
+    found = await execute(history.find(run["id"]))
+    if found and found[0].fingerprint != fingerprint:
+        message = "Idempotency-Key: an earlier request with this key had other arguments (use a new key)"
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, message)

@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
-from sqlalchemy import text
 
 from app.core.api.transaction import CurrentRelay
 from app.core.database import async_engine
-from app.core.tasks import queues
+from app.core.tasks import queues, schedules
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -27,10 +26,13 @@ class Live(BaseModel):
 class Ready(BaseModel):
     """The state of each dependency: `ok`, or the problem."""
 
-    status: Literal["ok", "degraded", "unavailable"] = Field(description="degraded: a queue has no consumer")
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="degraded: a queue has no consumer, or a schedule is overdue"
+    )
     database: str
     broker: str
     queues: dict[str, str] = Field(description="by name: `ok`, or `no consumer` if no worker consumes it")
+    schedules: str = Field(description="`ok`, or the schedule whose tick is the longest overdue, by more than a minute")
 
 
 @router.get("/live")
@@ -45,16 +47,18 @@ async def get_ready(response: Response, relay: CurrentRelay) -> Ready:
 
     Tasks are accepted without the broker and without workers; they wait in the database or in their queue.
     """
-    (database, _), (broker, consumers) = await asyncio.gather(_check(_select_one()), _check(relay.consumers()))
+    (database, late), (broker, consumers) = await asyncio.gather(_check(_overdue()), _check(relay.consumers()))
     consumed = {
         name: ("ok" if consumers.get(name) else "no consumer") if consumers is not None else "unknown"
         for name in queues.names()
     }
+    late = late or "unknown"
+    state: dict[str, Any] = {"database": database, "broker": broker, "queues": consumed, "schedules": late}
     if not database == broker == "ok":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        return Ready(status="unavailable", database=database, broker=broker, queues=consumed)
-    complete = all(state == "ok" for state in consumed.values())
-    return Ready(status="ok" if complete else "degraded", database=database, broker=broker, queues=consumed)
+        return Ready(status="unavailable", **state)
+    complete = all(each == "ok" for each in (late, *consumed.values()))
+    return Ready(status="ok" if complete else "degraded", **state)
 
 
 async def _check[T](probe: Coroutine[Any, Any, T]) -> tuple[str, T | None]:
@@ -68,6 +72,8 @@ async def _check[T](probe: Coroutine[Any, Any, T]) -> tuple[str, T | None]:
     return (type(error).__name__, None) if error else ("ok", task.result())
 
 
-async def _select_one() -> None:
+async def _overdue() -> str:
+    """Return the name and the lateness of the schedule that is the longest overdue, or `ok`."""
     async with async_engine().connect() as connection:
-        await connection.execute(text("SELECT 1"))
+        row = (await connection.execute(schedules.overdue())).first()
+    return f"overdue: {row.name}, {row.late.total_seconds():.0f} s" if row else "ok"

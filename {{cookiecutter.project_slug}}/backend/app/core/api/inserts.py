@@ -1,11 +1,13 @@
 """Insertion of runs: requests that arrive during a commit share the next one."""
 
 import asyncio
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
 from app.core.api.runs import execute
 from app.core.database import is_unavailable
+from app.core.logs import origin
 from app.core.tasks import history
 
 BATCH = 100  # runs in one transaction
@@ -14,14 +16,14 @@ _waiting: dict[asyncio.Future[None], dict[str, Any]] = {}  # the run of each req
 _inserter: asyncio.Task[None] | None = None
 
 
-async def insert(**run: Any) -> None:
+async def insert(*, delay: timedelta = timedelta(), **run: Any) -> None:
     """Insert a run, given by the arguments of `history.enqueue`; return when it is committed.
 
     A commit of a hundred rows takes little longer than that of one. A request waits for a running commit only.
     """
     global _inserter  # noqa: PLW0603 (one per process)
     committed: asyncio.Future[None] = asyncio.Future()
-    _waiting[committed] = run
+    _waiting[committed] = {**run, "delay": delay, **origin()}
     if _inserter is None or _inserter.done():
         _inserter = asyncio.create_task(_insert_waiting())
     await committed

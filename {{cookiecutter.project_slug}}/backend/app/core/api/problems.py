@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from app.core.database import is_unavailable
+from app.core.tasks.arguments import describe
 
 logger = structlog.get_logger(__name__)
 
@@ -46,8 +47,8 @@ async def _http_error(_request: Request, error: Any) -> JSONResponse:
 
 
 async def _validation_error(_request: Request, error: Any) -> JSONResponse:
-    faults = (f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}" for fault in error.errors())
-    return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(faults))
+    faults = ({**fault, "loc": fault["loc"][1:] or ("body",)} for fault in error.errors())  # without query, path ...
+    return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, describe(faults))
 
 
 async def _data_error(_request: Request, error: Exception) -> JSONResponse:

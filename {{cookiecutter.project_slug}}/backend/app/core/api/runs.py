@@ -2,13 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, HTTPException, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+from fastapi import APIRouter, Depends, HTTPException, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator
 from sqlalchemy import Executable, Row
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -16,10 +18,12 @@ from app.core.api.problems import COMMON, responses
 from app.core.api.transaction import CurrentRelay
 from app.core.database import async_engine
 from app.core.tasks import history
-from app.core.tasks.history import UNFINISHED, State
+from app.core.tasks.arguments import to_json
+from app.core.tasks.history import KEPT_ATTEMPTS, UNFINISHED, State, runs
 
 router = APIRouter(prefix="/tasks", tags=["tasks"], responses=COMMON)
 
+FEW = 1000  # matches of an argument; for more, reading the history in its order is faster than sorting them
 TIMEOUT = 10.0  # seconds that the database has to answer
 
 
@@ -28,6 +32,17 @@ class Progress(BaseModel):
 
     done: float
     total: float
+
+
+class EarlierAttempt(BaseModel):
+    """An attempt that another one has followed."""
+
+    number: int = Field(description="counted from 1")
+    worker: str | None
+    started_at: datetime
+    ended_at: datetime | None = Field(description="null: the worker was lost or stopped")
+    error: str | None = Field(description="type and message of the exception")
+    traceback: str | None
 
 
 class TaskRun(BaseModel):
@@ -45,11 +60,19 @@ class TaskRun(BaseModel):
     traceback: str | None
     progress: Progress | None
     attempts: int = Field(description="number of starts")
+    earlier_attempts: list[EarlierAttempt] = Field([], description=f"the newest {KEPT_ATTEMPTS}, the oldest first")
     worker: str | None = Field(description="Celery node name of the last attempt")
+    request_id: str | None = Field(description="id of the request that enqueued it, directly or through other runs")
+    api_key: str | None = Field(description="name of the API key of the request")
     accepted_at: datetime
     started_at: datetime | None = Field(description="start of the last attempt")
     next_try_at: datetime | None
     ended_at: datetime | None
+
+    @field_validator("earlier_attempts", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: object) -> object:
+        return value or []
 
 
 class Page(BaseModel):
@@ -81,6 +104,33 @@ class Cursor(BaseModel):
 
 Limit = Annotated[int, Query(ge=1, le=500, description="runs per page")]
 CursorText = Annotated[str | None, Query(description="`next_cursor` of the previous page")]
+Name = Annotated[str | None, Query(description="name of the task")]
+Worker = Annotated[str | None, Query(description="Celery node name of the worker")]
+Since = Annotated[AwareDatetime | None, Query(description="accepted then or later: 2026-01-31T12:00:00Z")]
+Until = Annotated[AwareDatetime | None, Query(description="accepted before")]
+Argument = Annotated[list[str] | None, Query(description="value of an argument, as in order_id=42; one or several")]
+
+
+async def _filters(
+    name: Name = None, worker: Worker = None, since: Since = None, until: Until = None, argument: Argument = None
+) -> dict[str, Any]:
+    filters: dict[str, Any] = {"name": name, "worker": worker, "since": since, "until": until}
+    return filters | {"arguments": [_alternatives(each) for each in argument or []]}
+
+
+def _alternatives(argument: str) -> list[tuple[str, Any]]:
+    """Return the arguments that match `name=value`: the text, and the number or other value that it denotes."""
+    name, equals, text = argument.partition("=")
+    if not (name and equals):
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f'argument: "{argument}" is invalid (use name=value)')
+    alternatives: list[tuple[str, Any]] = [(name, text)]
+    with contextlib.suppress(ValueError, RecursionError):
+        alternatives.append((name, to_json(json.loads(text))))
+    return alternatives
+
+
+Filters = Annotated[dict[str, Any], Depends(_filters)]
+"""Arguments of `history.matching`, except for the states."""
 
 
 @router.get("/")
@@ -91,16 +141,13 @@ async def list_active(limit: Limit = 100, cursor: CursorText = None) -> Page:
 
 @router.get("/history")
 async def list_history(
-    *,
+    filters: Filters,
     state: Annotated[list[State] | None, Query(description="one or several states")] = None,
-    name: Annotated[str | None, Query(description="name of the task")] = None,
-    worker: Annotated[str | None, Query(description="Celery node name of the worker")] = None,
-    since: Annotated[AwareDatetime | None, Query(description="accepted then or later: 2026-01-31T12:00:00Z")] = None,
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page:
     """List all runs, newest first."""
-    return await _page(limit, cursor, states=state or (), name=name, worker=worker, since=since)
+    return await _page(limit, cursor, states=state, **filters)
 
 
 @router.get("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND))
@@ -115,7 +162,7 @@ async def get_task(task_id: str) -> TaskRun:
 @router.delete("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
 async def revoke_task(task_id: str, relay: CurrentRelay) -> TaskRun:
     """Revoke a run: a pending one never starts, a running one is terminated."""
-    revoked = await execute(history.revoke(task_id))
+    revoked = await execute(history.revoke(runs.c.id == task_id).returning(*runs.c))
     if not revoked:
         ended = await get_task(task_id)
         raise HTTPException(HTTPStatus.CONFLICT, f"task {task_id} has already ended: {ended.state}")
@@ -136,8 +183,11 @@ async def execute(statement: Executable, parameters: Sequence[Mapping[str, Any]]
 
 async def _page(limit: int, cursor: str | None, **filters: Any) -> Page:
     place = Cursor.decode(cursor) if cursor is not None else None
+    if filters.get("arguments"):
+        few = await execute(history.with_arguments(filters["arguments"], FEW + 1))
+        filters["ids"] = [row.id for row in few] if len(few) <= FEW else None
     before = (place.accepted_at, place.id) if place else None
     rows = await execute(history.page(**filters, before=before, limit=limit + 1))
-    runs = [TaskRun.model_validate(row) for row in rows[:limit]]
-    last = Cursor(accepted_at=runs[-1].accepted_at, id=runs[-1].task_id).encode() if len(rows) > limit else None
-    return Page(tasks=runs, next_cursor=last)
+    found = [TaskRun.model_validate(row) for row in rows[:limit]]
+    last = Cursor(accepted_at=found[-1].accepted_at, id=found[-1].task_id).encode() if len(rows) > limit else None
+    return Page(tasks=found, next_cursor=last)

@@ -12,13 +12,17 @@ from tornado import template, web
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from app.core.monitor import handlers, queue_states
+from app.core.monitor import handlers, queue_states, runs
 from app.core.monitor.events import ObservedEvents
 from app.core.origin import rejection
 
 METRICS_PORT = 5556  # without authentication; docker-compose.yml does not publish it
 SAMPLE_INTERVAL = 5  # seconds
-INSERTIONS = {"base.html": ("</head>", "stylesheet.html"), "navbar.html": ("</ul>", "link.html")}
+INSERTIONS = {
+    "base.html": ("</head>", "stylesheet.html"),
+    "navbar.html": ("</ul>", "link.html"),
+    "task.html": ("{% if not read_only %}", "history_link.html"),
+}
 """Flower's templates that are extended: the text before which a file is inserted, and the file."""
 
 
@@ -39,7 +43,8 @@ class Application(Flower):
         loader = Templates(settings["template_path"])
         super().__init__(options=options, capp=capp, events=events, template_loader=loader, **settings)
         prefix = options.url_prefix
-        self.add_handlers(".*", [rewrite_handler(each, prefix) if prefix else each for each in handlers.HANDLERS])
+        added = [*handlers.HANDLERS, *runs.HANDLERS]
+        self.add_handlers(".*", [rewrite_handler(each, prefix) if prefix else each for each in added])
         self.add_transform(StripCorsHeaders)
 
     @override
@@ -109,10 +114,12 @@ class StripCorsHeaders(web.OutputTransform):
 
 
 class Templates(template.Loader):
-    """Flower's templates, with a link to the dashboard in the menu and an additional stylesheet."""
+    """Flower's templates with links to the pages of this folder and an additional stylesheet, and those pages."""
 
     @override
     def _create_template(self, name: str) -> template.Template:
+        if (handlers.HERE / name).is_file():
+            return template.Template((handlers.HERE / name).read_text(encoding="utf-8"), name=name, loader=self)
         if name not in INSERTIONS:
             return super()._create_template(name)
         before, file = INSERTIONS[name]

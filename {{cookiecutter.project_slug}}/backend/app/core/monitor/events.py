@@ -26,6 +26,9 @@ class ObservedEvents(Events):
     def _apply(self, event: dict[str, Any]) -> None:
         known = self.state.tasks.data.get(event.get("uuid"))
         had_ended = known is not None and known.state in READY_STATES  # its message was redelivered
+        if had_ended and event.get("attempts") and event["timestamp"] > known.timestamp:  # an operator runs it again
+            self.state.tasks.pop(event["uuid"])
+            had_ended = False
         self.state.event(event)
         if event["type"].startswith("task-"):
             if not had_ended:

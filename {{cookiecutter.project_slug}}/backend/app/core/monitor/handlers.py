@@ -22,7 +22,7 @@ class Dashboard(BaseHandler):
     @authenticated
     def get(self) -> None:
         """Render the page; its script fetches the data."""
-        self.render(str(HERE / "dashboard.html"))
+        self.render("dashboard.html")
 
 
 class Monitor(BaseHandler):

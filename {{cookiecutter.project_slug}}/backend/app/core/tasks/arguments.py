@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, create_model
@@ -11,7 +11,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from app.core.errors import ConfigurationError
 
-RESERVED = {"wait"}  # query parameters of the API that are not arguments
+RESERVED = {"wait", "delay"}  # query parameters of the API that are not arguments
 SCALARS = {"string", "integer", "number", "boolean", "null"}
 
 
@@ -116,6 +116,11 @@ def _json_schema(function: Callable[..., Any], subject: str, annotation: Any, mo
     except PydanticUserError as error:
         reason = str(error.message).splitlines()[0].rstrip(".")
         raise invalid(function, f"{subject}: {reason} (use a type with a JSON form)") from None
+
+
+def describe(errors: Iterable[Mapping[str, Any]]) -> str:
+    """Return one line for the errors of pydantic's `ValidationError`, without values."""
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in errors)
 
 
 def to_json(value: Any) -> Any:

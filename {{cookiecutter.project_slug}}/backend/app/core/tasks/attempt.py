@@ -1,10 +1,11 @@
 """One attempt at a run: its claim on the row, and the transitions it writes there."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
@@ -20,6 +21,7 @@ from app.core.tasks.history import State
 logger = structlog.get_logger(__name__)
 
 BUSY_TIMEOUT = 5.0  # seconds that the process of a redelivered message has to end, before the message is parked
+TICK_VERSION = 8  # of a UUID: https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8
 PARKED = timedelta(seconds=30)  # until a parked message is sent again
 
 
@@ -76,15 +78,32 @@ class Attempt:
         """Counted from 1, whether an error or a killed worker ended the attempts before."""
         self.losses = 0
         """Earlier attempts whose worker was lost."""
+        self.request_id: str | None = None
+        """Id of the request that enqueued the run."""
         self._worker = worker
 
-    def claim(self, *, redelivered: bool, **values: Any) -> None:
-        """Claim the run, unless it has a newer message; `values` are further parameters of `history.CLAIM`."""
+    @property
+    def tick(self) -> datetime | None:
+        """Tick of a schedule, as in the id of its run (see `schedules.tick_id`); nothing for any other run."""
+        try:
+            run_id = UUID(self.id)
+        except ValueError:
+            return None
+        return datetime.fromtimestamp(run_id.int >> 80, UTC) if run_id.version == TICK_VERSION else None
+
+    def claim(self, *, redelivered: bool, enqueued: bool, **values: Any) -> None:
+        """Claim the run, unless it has a newer message; `values` are further parameters of `history.CLAIM`.
+
+        The message of a run that was `enqueued`, and has no row any more, starts nothing.
+        """
         values |= {"id": self.id, "retries": self.retries, "worker": self._worker, "owner": database.owner()}
         deadline = time.monotonic() + BUSY_TIMEOUT
         with deciding():
             while (claimed := self._execute(history.CLAIM, redelivered=redelivered, **values)) is None:
+                is_held = self._hold(values, enqueued=enqueued)
                 row = self.row()
+                if not is_held and self._is_free(row, enqueued=enqueued):
+                    continue  # the queue was resumed between the two statements
                 is_busy = redelivered and row is not None and row.state is State.STARTED
                 if not is_busy:
                     raise ClaimLostError(row)
@@ -92,7 +111,25 @@ class Attempt:
                     self._execute(history.park(self.id, PARKED))
                     raise ClaimLostError(row)
                 time.sleep(0.25)
-            self.number, self.losses = claimed.attempts, claimed.losses
+            if enqueued and claimed.is_new:
+                self._execute(history.discard(self.id))
+                raise ClaimLostError(None)
+            self.number, self.losses, self.request_id = claimed.attempts, claimed.losses, claimed.request_id
+
+    def _hold(self, values: Mapping[str, Any], *, enqueued: bool) -> bool:
+        """Return the run to the outbox if its queue is paused; an `enqueued` message creates no row for it."""
+        message = {"run_id": self.id, "message_retries": self.retries, "message_queue": values["queue"]}
+        held = self._execute(history.HOLD, **message)
+        if held is None and not enqueued:
+            held = self._execute(history.HOLD_NEW, **{name: values[name] for name in history.RECEIVED})
+        return held is not None
+
+    def _is_free(self, row: Row[Any] | None, *, enqueued: bool) -> bool:
+        """Return whether the message may start the run, unless its queue is paused."""
+        if row is None:
+            return not enqueued
+        is_waiting = row.state in {State.PENDING, State.RETRY} and row.outbox_action is None
+        return is_waiting and row.retries <= self.retries
 
     def progress(self, done: float, total: float) -> None:
         """Write the progress to the history, and send it to Flower."""

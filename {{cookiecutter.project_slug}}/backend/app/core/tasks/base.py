@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, override
 from uuid import uuid4
@@ -14,18 +15,19 @@ import structlog
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Executable
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.dml import ReturningInsert
 
-from app.core import database
+from app.core import database, logs, tracing
 from app.core.tasks import history, loop, queues
 from app.core.tasks.arguments import Arguments, to_json, to_text
 from app.core.tasks.attempt import Attempt, ClaimLostError, UndecidedError
 from app.core.tasks.context import AsyncRunContext, RunContext, Unrecorded
-from app.core.tasks.history import PARKED_HEADER, State
+from app.core.tasks.history import ENQUEUED_HEADER, PARKED_HEADER, State
 
 logger = structlog.get_logger(__name__)
 
@@ -38,6 +40,8 @@ LOSSES_ALLOWED = 5
 SKEW_RETRIES, SKEW_PAUSE = 60, 10.0
 """Retries of a run whose arguments another version of its task has, and seconds between them: 10 minutes in all."""
 
+LONGEST_DELAY = timedelta(days=366)
+LONGEST_KEY = 255  # characters
 SLACK = timedelta(seconds=30)  # between a task's hard time limit and the deadline of its run
 REQUEUE_PAUSE = 5.0  # seconds before an undecided message is requeued; the broker counts the deliveries
 
@@ -58,6 +62,28 @@ KEPT = (
 """Properties that a message keeps when it is sent again, in addition to its group and priority."""
 
 
+def to_delay(delay: float | timedelta) -> timedelta:
+    """Return a delay; raises `ValueError` if it is negative or longer than `LONGEST_DELAY`."""
+    length = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+    if not timedelta() <= length <= LONGEST_DELAY:
+        message = f"delay: {length} is invalid (use 0 to {LONGEST_DELAY.days} days)"
+        raise ValueError(message)
+    return length
+
+
+class RetryIn(Exception):  # noqa: N818 (an instruction, not an error)
+    """Raised by a task to end its attempt, and to start the next one after a time; it counts as a retry.
+
+    Args:
+        delay: seconds, or a `timedelta`; at most 366 days.
+        reason: is recorded as the error of the attempt.
+    """
+
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        self.delay = to_delay(delay)
+        super().__init__(reason or f"again in {self.delay}")
+
+
 class WorkerLostTooOftenError(Exception):
     """More workers were lost over a run than is plausible by chance."""
 
@@ -68,6 +94,24 @@ class TaskMemoryError(Exception):
 
 class EarlierFailureError(Exception):
     """An earlier delivery of the message ended the run as FAILURE."""
+
+
+@dataclass(frozen=True)
+class Options[**P]:
+    """Options of a run, which are not arguments of its task."""
+
+    name: str
+    arguments: type[Arguments]
+    queue: str
+    delay: timedelta
+    priority: int
+    key: str | None
+
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> ReturningInsert[str]:
+        """Return the statement that enqueues a run, as `RecordedTask.enqueue`."""
+        arguments = self.arguments.encode(args, kwargs)
+        options: dict[str, Any] = {"delay": self.delay, "priority": self.priority, "key": self.key}
+        return history.enqueue(str(uuid4()), self.name, self.queue, arguments, **options, **logs.origin())
 
 
 class RecordedTask[**P, R](Task[P, R]):
@@ -86,6 +130,32 @@ class RecordedTask[**P, R](Task[P, R]):
     succeeded = ""
     """The last run that this process has ended as SUCCESS."""
 
+    def options(
+        self, *, delay: float | timedelta = 0, queue: str | None = None, priority: int = 0, key: str | None = None
+    ) -> Options[P]:
+        """Return options for a run; their `enqueue` takes the arguments of the task.
+
+        Args:
+            delay: seconds until the run starts, at the earliest, or a `timedelta`; at most 366 days.
+            queue: name of a queue in `app/features/queues.py`.
+            priority: 0 to 9; of the runs that wait in a queue, those with the highest priority start first.
+            key: 1 to 255 characters; while an unfinished run of the task has this key, no other is enqueued, and the
+                statement returns no id.
+
+        Raises:
+            ValueError: an option is invalid.
+        """
+        if queue is not None and queue not in queues.names():
+            message = f'queue: unknown queue "{queue}" (choose from {", ".join(queues.names())})'
+            raise ValueError(message)
+        if priority not in range(queues.HIGHEST_PRIORITY + 1):
+            message = f"priority: {priority} is invalid (use 0 to {queues.HIGHEST_PRIORITY})"
+            raise ValueError(message)
+        if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+            message = f"key: {len(key)} characters are invalid (use 1 to {LONGEST_KEY})"
+            raise ValueError(message)
+        return Options(self.name, self.arguments, queue or self.queue_name, to_delay(delay), priority, key)
+
     def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> ReturningInsert[str]:
         """Return the statement that enqueues a run, for any session or connection; it returns the run's id.
 
@@ -95,7 +165,7 @@ class RecordedTask[**P, R](Task[P, R]):
             pydantic.ValidationError: an argument is missing, unknown or invalid.
             ValueError: PostgreSQL cannot store a value.
         """
-        return history.enqueue(str(uuid4()), self.name, self.queue_name, self.arguments.encode(args, kwargs))
+        return self.options().enqueue(*args, **kwargs)
 
     @override
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -108,12 +178,21 @@ class RecordedTask[**P, R](Task[P, R]):
         if request.called_directly or request.get("claimed"):  # the latter: by its own function
             called: R = self.call(Unrecorded(), args, kwargs)
             return called
+        parent = getattr(request, tracing.HEADER, None)
+        with tracing.span(f"run {self.name}", SpanKind.CONSUMER, parent, **{"messaging.message.id": request.id or ""}):
+            return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> R:
+        request = self.request
         attempt = Attempt(request.id or "", request.retries, request.hostname or "")
-        log_context = structlog.contextvars.bind_contextvars(task=self.name, task_id=attempt.id)
+        self.succeeded = ""  # the run may be a retry of the last one
+        log_context = dict(structlog.contextvars.bind_contextvars(task=self.name, task_id=attempt.id))
         request.update(claimed=True, log_context=log_context)
         try:
             named = self.arguments.named(args, kwargs)
             self._claim(attempt, named)
+            origin = {"request_id": attempt.request_id} if attempt.request_id else {}
+            log_context |= structlog.contextvars.bind_contextvars(attempt=attempt.number, **origin)
             result: R = self._execute(attempt, named)
         except ClaimLostError as error:
             result = self._outcome_elsewhere(error)
@@ -141,6 +220,7 @@ class RecordedTask[**P, R](Task[P, R]):
             message=to_json({key: value for key, value in kept.items() if value not in (None, without.get(key))})
             or None,
             redelivered=bool(request.delivery_info.get("redelivered") or request.get(PARKED_HEADER)),
+            enqueued=bool(request.get(ENQUEUED_HEADER)),
             limit=timedelta(seconds=limit) + SLACK,
         )
 
@@ -183,10 +263,11 @@ class RecordedTask[**P, R](Task[P, R]):
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
             skewed = attempt.number - 1 - attempt.retries - attempt.losses  # earlier attempts of another version
             if self._is_of_another_version(error) and skewed < SKEW_RETRIES:
-                raise self._retry(attempt, error, reason, SKEW_PAUSE) from error
-            may_succeed = isinstance(error, self.autoretry_for) or database.is_unavailable(error)
+                raise self._retry(attempt, error, reason, SKEW_PAUSE, is_counted=False) from error
+            may_succeed = isinstance(error, (RetryIn, *self.autoretry_for)) or database.is_unavailable(error)
             if may_succeed and attempt.retries < (self.max_retries or 0):
-                raise self._retry(attempt, error, reason) from error
+                pause = error.delay.total_seconds() if isinstance(error, RetryIn) else None
+                raise self._retry(attempt, error, reason, pause) from error
             attempt.fail(reason, to_text(traceback.format_exc()))
             raise
 
@@ -196,15 +277,21 @@ class RecordedTask[**P, R](Task[P, R]):
             return False
         return any(each["type"] in {"missing", "extra_forbidden"} for each in error.errors())
 
-    def _retry(self, attempt: Attempt, error: Exception, reason: str, pause: float | None = None) -> Retry:
+    def _retry(
+        self, attempt: Attempt, error: Exception, reason: str, pause: float | None = None, *, is_counted: bool = True
+    ) -> Retry:
         """Record a failed attempt, whose successor the relay starts; return the exception that Celery expects.
 
-        With a `pause`, the attempt does not count as one of the task's retries.
+        The next attempt starts after `pause` seconds, by default after the task's backoff. An attempt that is not
+        counted is none of the task's retries.
         """
-        countdown = pause or get_exponential_backoff_interval(
-            factor=self.retry_backoff, retries=attempt.retries, maximum=self.retry_backoff_max, full_jitter=True
-        )
-        attempt.retry(reason, to_text(traceback.format_exc()), countdown, is_counted=pause is None)
+        countdown = pause
+        if countdown is None:
+            countdown = get_exponential_backoff_interval(
+                factor=self.retry_backoff, retries=attempt.retries, maximum=self.retry_backoff_max, full_jitter=True
+            )
+        attempt.retry(reason, to_text(traceback.format_exc()), countdown, is_counted=is_counted)
+        logger.warning("attempt failed, another follows", seconds=round(countdown, 1), exc_info=error)
         return Retry(exc=error, when=datetime.now(UTC) + timedelta(seconds=countdown))
 
     def _outcome_elsewhere(self, error: ClaimLostError) -> Any:

@@ -1,6 +1,7 @@
 """The first argument of every task: the run it belongs to, and a database session that commits with its end."""
 
 import asyncio
+from datetime import datetime
 from typing import Any, Self
 
 from sqlalchemy import event
@@ -17,6 +18,7 @@ class Unrecorded:
     id = ""
     retries = 0
     number = 1
+    tick: datetime | None = None
 
     def progress(self, done: float, total: float) -> None:
         """Record nothing."""
@@ -51,6 +53,11 @@ class _Context[S]:
     def attempt(self) -> int:
         """Number of this attempt, counted from 1; a lost worker counts as well."""
         return self._recorder.number
+
+    @property
+    def tick(self) -> datetime | None:
+        """Tick of the schedule that enqueued this run, in UTC; nothing for any other run."""
+        return self._recorder.tick
 
 
 def _reject_commit(session: Session) -> None:

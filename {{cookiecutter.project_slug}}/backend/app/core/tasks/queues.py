@@ -12,6 +12,7 @@ DEFAULT: str = celery_app.conf.task_default_queue
 EXCHANGE: str = celery_app.conf.task_default_exchange
 DEAD_LETTERS = "dead-letters"
 RESERVED = {DEAD_LETTERS, "celeryev"}
+HIGHEST_PRIORITY = 9
 ARGUMENTS = {"x-queue-type": "quorum"}  # a declaration fails if the queue exists with others (PRECONDITION_FAILED)
 
 

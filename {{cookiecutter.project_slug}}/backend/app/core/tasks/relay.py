@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -19,14 +20,17 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from aio_pika.exceptions import DeliveryError
 from celery.events import Event, event_exchange
 from celery.utils.nodenames import anon_nodename
+from opentelemetry.trace import SpanKind
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.core import tracing
 from app.core.celery import celery_app
 from app.core.database import relay_engine
 from app.core.settings import settings
 from app.core.tasks import history, queues
-from app.core.tasks.history import PARKED_HEADER, OutboxAction, State
+from app.core.tasks.background import background
+from app.core.tasks.history import ENQUEUED_HEADER, PARKED_HEADER, OutboxAction, State
 
 logger = structlog.get_logger(__name__)
 
@@ -41,6 +45,7 @@ RECOVERY_INTERVAL = 10.0  # seconds between searches for lost messages
 POSTPONED = timedelta(seconds=30)  # until a refused message is tried again
 LOST_AFTER = timedelta(seconds=30)  # behind what the queue delivers; doubled with each publication
 LOST_BATCH = 1000  # lost messages that one search requeues
+RELEASE_BATCH = 10_000  # runs of a resumed queue
 PUBLISH_LIMIT = 8  # publications after which a run is given up: about two hours
 MESSAGE_LIMIT = 16 * 1024**2  # bytes; RabbitMQ's default `max_message_size`
 
@@ -65,18 +70,12 @@ class Relay:
             declared = [await _declare(channel, name) for name in queues.names()]
         return {queue.name: queue.declaration_result.consumer_count or 0 for queue in declared}
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Run the relay in the background of a block."""
-        task = asyncio.create_task(self._run(), name="relay")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return background(self._run(), "relay")
 
     async def _run(self) -> None:
+        log, reported = logger.info, ""  # at first the broker may still be starting
         while True:
             try:
                 async with _connected() as connection:
@@ -92,9 +91,12 @@ class Relay:
                         )
                     self._connection = connection
                     logger.info("relay connected")
+                    log, reported = logger.warning, ""
                     await self._serve(channel, exchange, events, control)
             except Exception as error:  # noqa: BLE001 (whatever it is, the rows wait and the relay reconnects)
-                logger.warning("relay reconnects", error=f"{type(error).__name__}: {error}")
+                if (problem := f"{type(error).__name__}: {error}") != reported:
+                    log("relay waits for the broker", error=problem)
+                reported = problem
             finally:
                 self._connection = None
             await asyncio.sleep(RECONNECT)
@@ -102,18 +104,26 @@ class Relay:
     async def _serve(self, channel: AbstractChannel, *exchanges: AbstractExchange) -> None:
         loop = asyncio.get_running_loop()
         next_recovery = loop.time() + RECOVERY_INTERVAL
+        held = False
         while True:
             self._wake.clear()
             try:
                 while await self._publish_batch(*exchanges):
                     pass
+                if held or loop.time() >= next_recovery:
+                    held = await self._release()
                 if loop.time() >= next_recovery:
                     await self._recover(channel)
                     next_recovery = loop.time() + RECOVERY_INTERVAL
             except SQLAlchemyError as error:
                 logger.warning("relay waits for PostgreSQL", error=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE)
+                await asyncio.wait_for(self._wake.wait(), 0 if held else IDLE)
+
+    async def _release(self) -> bool:
+        """Publish held runs of resumed queues, at most a batch; return whether others may be left."""
+        async with relay_engine().begin() as connection:
+            return len((await connection.execute(history.release(RELEASE_BATCH))).all()) == RELEASE_BATCH
 
     async def _publish_batch(
         self, exchange: AbstractExchange, events: AbstractExchange, control: AbstractExchange
@@ -123,7 +133,8 @@ class Relay:
             rows = (await connection.execute(history.pending_messages(BATCH, BATCH_SIZE))).all()
             if not rows:
                 return 0
-            enqueued = [row for row in rows if row.outbox_action is OutboxAction.PUBLISH]
+            enqueued = [row for row in rows if row.outbox_action is OutboxAction.PUBLISH and not row.is_paused]
+            held = [row.id for row in rows if row.outbox_action is OutboxAction.PUBLISH and row.is_paused]
             revoked = [row.id for row in rows if row.outbox_action is OutboxAction.REVOKE]
             async with asyncio.timeout(TIMEOUT):
                 errors = await asyncio.gather(*(_publish(exchange, row) for row in enqueued))
@@ -137,6 +148,8 @@ class Relay:
                     await connection.execute(history.finish_externally(row.id, State.FAILURE, str(error)))
             if confirmed or revoked:
                 await connection.execute(history.published([row.id for row in confirmed] + revoked))
+            if held:
+                await connection.execute(history.hold(held))
             if refused:
                 await connection.execute(history.postpone([row.id for row in refused], POSTPONED))
                 logger.warning("messages refused", count=len(refused), queues=sorted({row.queue for row in refused}))
@@ -187,8 +200,11 @@ async def _publish(exchange: AbstractExchange, row: Row[Any]) -> Exception | Non
         made = message(row)
     except Exception as error:  # noqa: BLE001 (one row must not hold up the others)
         return error
+    attributes = {"messaging.destination.name": row.queue, "messaging.message.id": row.id}
     try:
-        await exchange.publish(made, row.queue, mandatory=True)
+        with tracing.span(f"publish {row.queue}", SpanKind.PRODUCER, row.traceparent, **attributes) as headers:
+            made.headers.update(headers)
+            await exchange.publish(made, row.queue, mandatory=True)
     except DeliveryError as error:
         return error
     return None
@@ -207,7 +223,7 @@ def message(row: Row[Any]) -> aio_pika.Message:
     parked = {PARKED_HEADER: True} if row.state is State.STARTED else {}
     ours = _json_message(
         made.body,
-        {**made.headers, **parked},
+        {**made.headers, **parked, ENQUEUED_HEADER: True},
         correlation_id=row.id,
         reply_to=kept.get("reply_to"),
         priority=kept.get("priority"),
@@ -239,6 +255,7 @@ def sent_events(rows: Sequence[Row[Any]]) -> aio_pika.Message:
             queue=row.queue,
             exchange=queues.EXCHANGE,
             routing_key=row.queue,
+            attempts=row.attempts,
             **_celery_message(row, create_sent_event=True).sent_event,
         )
         for row in rows

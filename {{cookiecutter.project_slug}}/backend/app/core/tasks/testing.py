@@ -11,6 +11,7 @@ A task that reads or writes tables needs a session: `TaskRunner(session)`.
 import asyncio
 import inspect
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Insert, event
@@ -33,6 +34,9 @@ class Enqueued:
     name: str
     arguments: dict[str, Any]
     queue: str = queues.DEFAULT
+    delay: timedelta = timedelta()
+    priority: int = 0
+    key: str | None = None
 
 
 class TaskRunner(Unrecorded):
@@ -42,11 +46,15 @@ class TaskRunner(Unrecorded):
         session: the task's session, an `AsyncSession` for `async def` tasks. It is flushed, never committed.
             Without one, the task's session can only enqueue.
         retries: number of attempts that failed before this one.
+        tick: tick of the schedule that enqueued the run.
     """
 
-    def __init__(self, session: Session | AsyncSession | None = None, retries: int = 0) -> None:
+    def __init__(
+        self, session: Session | AsyncSession | None = None, retries: int = 0, tick: datetime | None = None
+    ) -> None:
         self.retries = retries
         self.number = retries + 1
+        self.tick = tick
         self.reported: list[tuple[float, float]] = []  # progress as (done, total), in order
         self.enqueued: list[Enqueued] = []  # runs enqueued with the task's session, in order
         self._session = session
@@ -90,5 +98,8 @@ class TaskRunner(Unrecorded):
         if not (isinstance(statement, Insert) and statement.table is runs):
             return None
         row = statement.compile().params
-        self.enqueued.append(Enqueued(row["name"], row["arguments"], row["queue"]))
+        # The delay is part of an expression, so its parameter has no name of its own.
+        delay = next((value for value in row.values() if isinstance(value, timedelta)), timedelta())
+        priority = (row.get("message") or {}).get("priority", 0)
+        self.enqueued.append(Enqueued(row["name"], row["arguments"], row["queue"], delay, priority, row["key"]))
         return IteratorResult(SimpleResultMetaData(["id"]), iter([(row["id"],)]))

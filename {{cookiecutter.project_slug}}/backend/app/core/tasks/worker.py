@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, override
 
@@ -25,8 +26,14 @@ INTERVAL = 5.0  # seconds
 SILENCE_TIMEOUT = 35.0  # seconds; the heartbeat interval is 30
 
 
+def touch() -> None:
+    """Touch the file if the worker has started to consume."""
+    if FILE.exists():
+        FILE.touch()
+
+
 class Heartbeat(bootsteps.StartStopStep):
-    """Touches the file while the worker's event loop runs, once the worker consumes.
+    """Touches the file while the worker's event loop runs or waits for the broker, once the worker consumes.
 
     The health check then only reads the age of a file.
     """
@@ -40,12 +47,7 @@ class Heartbeat(bootsteps.StartStopStep):
     def start(self, worker: WorkController) -> None:
         """Start to touch the file."""
         timer: Any = worker.timer
-        timer.call_repeatedly(INTERVAL, self.touch)
-
-    def touch(self) -> None:
-        """Touch the file if the worker has started to consume."""
-        if FILE.exists():
-            FILE.touch()
+        timer.call_repeatedly(INTERVAL, touch)
 
     def stop(self, worker: WorkController) -> None:  # noqa: ARG002 (the bootstep's interface)
         """Remove the file."""
@@ -68,6 +70,21 @@ class QuorumConsumer(Consumer):
         for queue in celery_app.conf.task_queues:
             queue(connection.default_channel).declare()
         return connection
+
+    @override
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and touch the file between attempts: to restart the worker would not bring the broker back."""
+        ensure = conn.ensure_connection
+
+        def patiently(*args: Any, callback: Callable[[], None], **options: Any) -> Any:
+            def between_attempts() -> None:
+                touch()
+                callback()
+
+            return ensure(*args, callback=between_attempts, **options)
+
+        conn.ensure_connection = patiently
+        return super().ensure_connected(conn)
 
     @override
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:

@@ -33,8 +33,11 @@ def worker() -> Iterator[None]:
         process.terminate()
         try:
             process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the worker did not stop:\n{LOG.read_text()[-10_000:]}")
         finally:
             process.kill()
+            process.wait()
 
 
 @pytest.fixture

@@ -9,9 +9,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.core.tasks import history
 from app.core.tasks.base import RecordedTask
+from app.main import create_app
 from tests.conftest import Api
 from tests.core.services.conftest import LOG
 from tests.core.tasks import (
@@ -24,6 +28,7 @@ from tests.core.tasks import (
     core_enqueue,
     core_fail,
     core_flaky,
+    core_later,
     core_price,
     core_recursive,
     core_revoked,
@@ -88,6 +93,19 @@ def test_failure_is_logged_with_task_and_id(api: Api, enqueue: Enqueue) -> None:
         time.sleep(0.1)
     assert [(line["level"], line["task"]) for line in lines] == [("error", "core_fail")]
     assert "ValueError: on purpose" in lines[0]["exception"]
+
+
+def test_id_of_a_request_is_that_of_all_runs_that_follow(api: Api) -> None:
+    request_id = str(uuid4())
+    with TestClient(create_app(), "http://localhost:8060") as own:
+        headers = {"X-Request-ID": request_id}
+        failed = own.post("/tasks/core_fail", headers=headers).json()["task_id"]
+        first = own.post("/tasks/core_enqueue", params={"x": 1}, headers=headers).json()["task_id"]
+    enqueued = api.wait_for_end(first)["result"]
+    assert [api.wait_for_end(each)["request_id"] for each in (failed, first, enqueued)] == [request_id] * 3
+    lines = [json.loads(line) for line in LOG.read_text().splitlines() if request_id in line]
+    assert {line["task_id"] for line in lines} >= {failed, first}
+    assert {line["request_id"] for line in lines} == {request_id}
 
 
 @pytest.mark.parametrize(("failures", "state", "attempts"), [(1, "SUCCESS", 2), (10, "FAILURE", 3)])
@@ -185,3 +203,56 @@ def test_all_dependencies_are_ready(api: Api) -> None:
     ready = api.http.get("/health/ready").json()
     assert (ready["status"], ready["database"], ready["broker"]) == ("ok", "ok", "ok")
     assert set(ready["queues"].values()) == {"ok"}
+
+
+def test_delayed_run_starts_after_its_delay(api: Api, enqueue: Enqueue) -> None:
+    task_id = enqueue(core_add.options(delay=2).enqueue(x=1, y=1))
+    waiting = api.run(task_id)
+    assert (waiting["state"], waiting["attempts"]) == ("PENDING", 0)
+    run = api.wait_for_end(task_id)
+    accepted, due, started = (
+        datetime.fromisoformat(each) for each in (waiting["accepted_at"], waiting["next_try_at"], run["started_at"])
+    )
+    assert (due - accepted).total_seconds() == 2
+    assert 0 <= (started - due).total_seconds() < 5
+    assert run["next_try_at"] is None
+
+
+def test_request_with_a_delay_is_delayed(api: Api, session: Session) -> None:
+    with TestClient(create_app(), "http://localhost:8060") as own:
+        task_id = own.post("/tasks/core_add?x=1&y=1&delay=3600").json()["task_id"]
+    run = api.run(task_id)
+    waiting = datetime.fromisoformat(run["next_try_at"]) - datetime.fromisoformat(run["accepted_at"])
+    assert (run["arguments"], waiting.total_seconds()) == ({"x": 1, "y": 1}, 3600)
+    assert api.http.delete(f"/tasks/{task_id}").json()["attempts"] == 0
+
+
+def test_task_sets_the_time_of_its_retry(api: Api, enqueue: Enqueue) -> None:
+    task_id = enqueue(core_later.enqueue(seconds=1))
+    waiting = api.wait_for(task_id, lambda run: run["state"] == "RETRY")
+    assert waiting["error"].endswith("RetryIn: not yet")
+    run = api.wait_for_end(task_id)
+    assert (run["state"], run["attempts"]) == ("FAILURE", 2)  # max_retries=1
+    due, started = (datetime.fromisoformat(each) for each in (waiting["next_try_at"], run["started_at"]))
+    assert 0 <= (started - due).total_seconds() < 5
+
+
+def test_run_with_a_priority_starts_before_those_that_wait(api: Api, session: Session) -> None:
+    running = [session.execute(core_slow.enqueue(duration=100)).scalar_one() for _ in range(2)]  # in all pool processes
+    session.commit()
+    for each in running:
+        api.wait_for(each, lambda run: run["state"] == "STARTED")
+    waiting = [session.execute(core_add.enqueue(x=n, y=0)).scalar_one() for n in range(1000)]
+    session.commit()
+    urgent = session.execute(core_add.options(priority=9).enqueue(x=1, y=1)).scalar_one()
+    session.commit()
+    deadline = time.monotonic() + 60
+    while session.scalar(select(history.runs.c.published_at).where(history.runs.c.id == urgent)) is None:
+        assert time.monotonic() < deadline
+        session.rollback()
+        time.sleep(0.1)
+    for each in running:
+        assert api.http.delete(f"/tasks/{each}").status_code == 200
+    started = api.wait_for_end(urgent)["started_at"]
+    earlier = [each for each in waiting if api.wait_for_end(each)["started_at"] < started]
+    assert len(earlier) < len(running), "at most the run that the other pool process received at the same time"

@@ -33,12 +33,20 @@ def client() -> TestClient:
         ("POST", "/tasks/core_slow?durations=1", "durations"),
         ("POST", "/tasks/core_add?x=1", "y"),
         ("POST", "/tasks/core_add?x=1&y=1&wait=61", "wait"),
+        ("POST", "/tasks/core_add?x=1&y=1&delay=-1", "delay"),
+        ("POST", "/tasks/core_add?x=1&y=1&delay=1e9", "delay"),
         ("POST", "/tasks/core_price", "body"),
         ("GET", "/tasks/history?state=DONE", "state"),
         ("GET", "/tasks/history?since=yesterday", "since"),
         ("GET", "/tasks/history?limit=0", "limit"),
+        ("GET", "/tasks/history?argument==5", "argument"),
         ("GET", "/tasks/history?cursor=nonsense", "cursor"),
         ("GET", "/tasks/?limit=501", "limit"),
+        ("POST", "/tasks/retry?all=true", "state"),
+        ("POST", "/tasks/retry?state=STARTED&all=true", "state"),
+        ("POST", "/tasks/retry?state=FAILURE", "all=true"),
+        ("POST", "/tasks/revoke?state=SUCCESS&all=true", "state"),
+        ("POST", "/tasks/revoke", "all=true"),
     ],
 )
 def test_invalid_input_is_rejected_by_name(client: TestClient, method: str, path: str, named: str) -> None:
@@ -132,13 +140,14 @@ def test_unavailable_database_is_reported(client: TestClient, monkeypatch: pytes
 
 
 def test_queue_without_consumer_is_reported_by_name(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def select_one() -> None: ...
+    async def overdue() -> str:
+        return ""
 
     class Connected(Relay):
         async def consumers(self) -> dict[str, int]:
             return {"celery": 1, "core-tests": 0}
 
-    monkeypatch.setattr(health, "_select_one", select_one)
+    monkeypatch.setattr(health, "_overdue", overdue)
     monkeypatch.setattr(queues, "names", lambda: ["celery", "core-tests"])
     client.app.dependency_overrides[current_relay] = Connected  # type: ignore[attr-defined]
     ready = client.get("/health/ready")

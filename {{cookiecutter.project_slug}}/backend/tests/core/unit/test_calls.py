@@ -1,6 +1,7 @@
 """Direct calls of tasks, which behave as in other Celery projects."""
 
 import asyncio
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -39,3 +40,20 @@ def test_message_expresses_models_as_json(monkeypatch: pytest.MonkeyPatch) -> No
     ((args, kwargs),) = sent
     assert args[0]["price"] == "1.5"
     assert kwargs == {"factor": "2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"delay": -1}, "delay: "),
+        ({"delay": timedelta(days=367)}, "delay: "),
+        ({"delay": float("nan")}, "delay: |NaN"),
+        ({"queue": "nowhere"}, 'queue: unknown queue "nowhere"'),
+        ({"priority": 10}, "priority: 10 is invalid"),
+        ({"key": ""}, "key: 0 characters are invalid"),
+        ({"key": "x" * 256}, "key: 256 characters are invalid"),
+    ],
+)
+def test_invalid_option_is_rejected_by_name(options: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        core_add.options(**options)

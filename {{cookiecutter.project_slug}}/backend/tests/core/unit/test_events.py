@@ -51,6 +51,19 @@ def test_ended_task_is_counted_once_when_its_message_is_redelivered(events: Obse
     assert active(events) == 0
 
 
+def test_task_is_counted_again_when_an_operator_retries_it(events: ObservedEvents) -> None:
+    apply(events, "task-started", uuid="1", name="add")
+    apply(events, "task-failed", uuid="1", exception="ValueError()")
+    apply(events, "task-sent", uuid="1", name="add", attempts=1, timestamp=NOW + 1)
+    assert events.state.tasks["1"].state == "PENDING"
+    apply(events, "task-started", uuid="1", timestamp=NOW + 2)
+    apply(events, "task-succeeded", uuid="1", result="5", runtime=0.1, timestamp=NOW + 3)
+    apply(events, "task-sent", uuid="1", name="add", attempts=1, timestamp=NOW + 1)  # late
+    assert events.state.tasks["1"].state == "SUCCESS"
+    total = events.stats.report(NOW + 5, 5, {"worker@a"})["total"]
+    assert (total["failed"], total["succeeded"], total["active"]) == (1, 1, 0)
+
+
 def test_active_tasks_are_dropped_when_the_worker_has_no_recent_heartbeat(events: ObservedEvents) -> None:
     apply(events, "worker-heartbeat", active=1)  # years ago
     apply(events, "task-started", uuid="1")

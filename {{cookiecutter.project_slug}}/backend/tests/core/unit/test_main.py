@@ -1,14 +1,10 @@
 import re
 import socket
 
-import pytest
 import uvicorn
-from alembic import command
 from fastapi.testclient import TestClient
-from sqlalchemy.exc import OperationalError
 
-from app.core.errors import ConfigurationError
-from app.main import create_app, listener, migrate
+from app.main import create_app, listener
 
 
 def test_accepted_connections_have_tcp_nodelay() -> None:
@@ -32,13 +28,3 @@ def test_documentation_needs_no_other_server() -> None:
         assets = re.findall(r'(?:src|href)="([^"]+)"', client.get(page).text)
         assert assets
         assert [client.get(asset).status_code for asset in assets] == [200] * len(assets)
-
-
-@pytest.mark.parametrize("reason", ['password authentication failed for user "app"', 'database "app" does not exist'])
-def test_start_reports_the_fix_when_postgresql_rejects_the_login(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
-    def reject(*_: object) -> None:
-        raise OperationalError(None, None, Exception(f"connection failed: FATAL:  {reason}"))
-
-    monkeypatch.setattr(command, "upgrade", reject)
-    with pytest.raises(ConfigurationError, match=r"db-data .* in \.env"):
-        migrate()

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+import structlog
 from celery.exceptions import Reject, TimeLimitExceeded
 from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction, UndefinedTable
 from pydantic import ValidationError
@@ -34,6 +35,23 @@ def test_message_is_requeued_when_the_next_task_was_not_published(monkeypatch: p
     reject: Any = raised.value
     assert reject.requeue
     core_add.on_failure(OSError("other run"), "run-2", (), {}, None)
+
+
+def test_run_that_is_retried_in_the_same_process_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        message = "broken"
+        raise OSError(message)
+
+    task: Any = core_add
+    monkeypatch.setattr(core_add, "succeeded", "run-1")
+    monkeypatch.setattr(core_add, "_claim", fail)
+    task.push_request(id="run-1", called_directly=False)
+    try:
+        with structlog.contextvars.bound_contextvars(task="", task_id=""), pytest.raises(OSError, match="broken"):
+            task(x=1, y=1)
+    finally:
+        task.pop_request()
+    core_add.on_failure(OSError(), "run-1", (), {}, None)
 
 
 def test_exceeded_time_limit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

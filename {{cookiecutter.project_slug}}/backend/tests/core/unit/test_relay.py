@@ -6,19 +6,19 @@ import pytest
 from celery.events.state import State as FlowerState
 
 from app.core.celery import celery_app
-from app.core.tasks.history import PARKED_HEADER, State
+from app.core.tasks.history import ENQUEUED_HEADER, PARKED_HEADER, State
 from app.core.tasks.relay import MESSAGE_LIMIT, message, sent_events
 
 
 def row(number: int, retries: int = 0, **fields: Any) -> Any:
-    run = {"id": f"id-{number}", "name": "core_slow", "queue": "core-tests", "retries": retries}
+    run = {"id": f"id-{number}", "name": "core_slow", "queue": "core-tests", "retries": retries, "attempts": 0}
     return SimpleNamespace(**{**run, "arguments": {"duration": number}, "state": "PENDING", "message": None, **fields})
 
 
 def test_message_equals_celerys_own_without_a_reply_address() -> None:
     ours = message(row(1, retries=2))
     theirs = celery_app.amqp.create_task_message("id-1", "core_slow", kwargs={"duration": 1}, retries=2)
-    assert ours.headers == theirs.headers
+    assert ours.headers == {**theirs.headers, ENQUEUED_HEADER: True}
     assert (ours.content_type, ours.content_encoding) == ("application/json", "utf-8")
     assert json.loads(ours.body) == json.loads(json.dumps(theirs.body))
     assert ours.correlation_id == "id-1"

@@ -40,6 +40,11 @@ def test_database_variables_are_required_by_their_first_use_only(monkeypatch: py
         _ = without.database_url
 
 
+def test_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKEND_PROCESSES", "")  # as in .env
+    assert read(Settings).backend_processes == 1
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_invalid_number_of_processes_is_rejected(value: str) -> None:
     with pytest.raises(ValidationError, match="backend_processes"):
@@ -50,3 +55,36 @@ def test_invalid_number_of_processes_is_rejected(value: str) -> None:
 def test_invalid_allowed_host_is_rejected(value: str) -> None:
     with pytest.raises(ValidationError, match="allowed_hosts"):
         settings(allowed_hosts=value)
+
+
+def test_keys_are_read_by_name() -> None:
+    first, second = "a" * 16, "b:c" * 6
+    given = settings(api_keys=f"web:{first}, shop.eu:{second}", flower_api_key="f" * 32)
+    assert given.keys == {"web": first, "shop.eu": second, "flower": "f" * 32}
+    assert first not in repr(given)
+    assert settings(flower_api_key="f" * 32).keys == {}
+
+
+def test_invalid_key_of_flower_is_rejected() -> None:
+    with pytest.raises(ValidationError, match="flower_api_key"):
+        settings(flower_api_key="short")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a" * 16,
+        f"web:{'a' * 15}",
+        f"web shop:{'a' * 16}",
+        f"web:{'ä' * 16}",
+        f"flower:{'a' * 16}",
+        f"web:{'a' * 16},web:{'b' * 16}",
+    ],
+)
+def test_invalid_keys_are_rejected_without_showing_them(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS", value)
+    with pytest.raises(SystemExit) as exit_:
+        read(Settings)
+    assert "API_KEYS: " in str(exit_.value.code)
+    assert "use name:key" in str(exit_.value.code)
+    assert value not in str(exit_.value.code)

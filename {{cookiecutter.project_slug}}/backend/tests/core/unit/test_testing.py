@@ -1,4 +1,4 @@
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -8,7 +8,16 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from app.core.tasks.testing import Enqueued, TaskRunner
-from tests.core.tasks import Item, core_add, core_async, core_enqueue, core_flaky, core_price, core_slow
+from tests.core.tasks import (
+    Item,
+    core_add,
+    core_async,
+    core_enqueue,
+    core_enqueue_later,
+    core_flaky,
+    core_price,
+    core_slow,
+)
 
 
 def test_runner_returns_the_result() -> None:
@@ -58,3 +67,10 @@ def test_runner_leaves_a_given_session_to_its_owner() -> None:
         assert session.in_transaction()
         assert len(runner.enqueued) == 1
     engine.dispose()
+
+
+def test_options_of_an_enqueued_run_are_recorded() -> None:
+    runner = TaskRunner()
+    runner.run(core_enqueue_later, seconds=60)
+    (enqueued,) = runner.enqueued
+    assert enqueued == Enqueued("core_add", {"x": 1, "y": 1}, "celery", timedelta(minutes=1), 9)

@@ -1,0 +1,33 @@
+"""The project's own checks and unit tests, in the images of both Python versions."""
+
+import re
+
+import pytest
+
+from tests.stack.conftest import Stack
+from tests.variants import CHOICES, COVERING, OAUTH, Variant
+
+# The only Python file that an answer selects belongs to OAuth.
+VARIANTS = [
+    *(next(each for each in COVERING if each["python_version"] == version) for version in CHOICES["python_version"]),
+    Variant.of(flower_auth=OAUTH[0]),
+]
+
+CHECKS = [
+    "ruff check --no-cache",
+    "ruff format --check --no-cache",
+    "mypy --cache-dir /dev/null",
+    "lint-imports --no-cache",
+]
+
+
+def test_unit_tests_pass_without_servers(stack: Stack) -> None:
+    command = ["pytest", "-p", "no:cacheprovider"]
+    output = stack.compose("run", "--rm", "--no-deps", "--env", "POSTGRES_HOST=nowhere", "test", *command)
+    assert re.search(r"\d+ passed", output)
+    assert "skipped" not in output
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_checks_pass(stack: Stack, check: str) -> None:
+    stack.compose("run", "--rm", "--no-deps", "test", *check.split())
