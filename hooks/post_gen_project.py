@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 ENV = Path(".env")
-SECRET = re.compile(r"^\w+_(?:PASS|PASSWORD|COOKIE_SECRET)=$", re.M)
+SECRET = re.compile(r"^\w+_(?:PASS|PASSWORD|COOKIE_SECRET|API_KEY)=$", re.M)
 FOLDERS = json.loads(r"""{{ cookiecutter.project_slug | folders | tojson }}""")
 
 
@@ -35,7 +35,11 @@ print(
 {% endif %}
     docker compose up --build --wait
 
-Then open http://localhost:8060 (API) and http://localhost:5555 (Flower). README.md has the details.
+Then open http://localhost:8060 (API) and http://localhost:5555 (Flower).
+{% if cookiecutter.flower_auth == "basic" %}
+The login to Flower is FLOWER_USER with FLOWER_PASSWORD; both are in .env.
+{% endif %}
+README.md has the details.
 """
 )
 

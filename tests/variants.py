@@ -18,8 +18,8 @@ ANSWERS = PIECES.questions
 CHOICES = PIECES.choices
 """Every answer that is a choice, with its values, the default first."""
 
-SURFACE = ("ci", "license")
-"""Choices that only select a file."""
+SURFACE = ("https_proxy", "monitoring", "kubernetes", "ci", "license")
+"""Choices that only add files and services."""
 
 STRUCTURE = tuple(name for name in CHOICES if name not in SURFACE)
 """Choices that change services, variables and dependencies."""
@@ -82,5 +82,8 @@ def covering() -> list[Variant]:
 OAUTH = ("github", "gitlab", "google", "okta")
 """Values of `flower_auth` that differ from one another only in the login to Flower."""
 
-COVERING = pairs(STRUCTURE, without=OAUTH)
-"""Variants that are started in containers by default. Those of OAUTH have their own tests."""
+COVERING = [
+    Variant.of(**{**dict(variant.answers), "monitoring": ("none", "prometheus")[number % 2]})
+    for number, variant in enumerate(pairs(STRUCTURE, without=OAUTH))
+]
+"""Variants that are started in containers by default. Those of OAUTH and HTTPS have their own tests."""

@@ -12,11 +12,14 @@ OWN_SERVICES = {"backend", "worker", "flower"}
 
 pytestmark = needs_compose
 
+MONITORING = {"prometheus": 9090, "grafana": 3000}
+"""Services that `monitoring=prometheus` adds, with their ports."""
+
 
 @pytest.fixture(scope="session")
 def composed(distinct: Distinct) -> list[Project]:
     """Select projects that differ in the files that compose reads."""
-    return list(distinct(lambda path: path in {"docker-compose.yml", ".env.example"}))
+    return list(distinct(lambda path: path in {"docker-compose.yml", "docker-compose.prod.yml", ".env.example"}))
 
 
 def test_services_and_volumes_follow_from_the_answers(composed: list[Project]) -> None:
@@ -28,6 +31,9 @@ def test_services_and_volumes_follow_from_the_answers(composed: list[Project]) -
             volumes.add("redis-data")
         if project.variant["flower_persistence"]:
             volumes.add("flower-data")
+        if project.variant["monitoring"] == "prometheus":
+            services |= MONITORING.keys()
+            volumes |= {"prometheus-data", "grafana-data"}
         assert set(project.compose["services"]) == services, project.variant.id
         assert set(project.compose["volumes"]) == volumes, project.variant.id
 
@@ -36,7 +42,10 @@ def test_ports_are_bound_to_localhost(composed: list[Project]) -> None:
     for project in composed:
         ports = [port for service in project.compose["services"].values() for port in service.get("ports", [])]
         assert {port["host_ip"] for port in ports} == {"127.0.0.1"}, project.variant.id
-        assert {int(port["published"]) for port in ports} == {5432, 5672, 15672, 8060, 5555}, project.variant.id
+        expected = {5432, 5672, 15672, 8060, 5555}
+        if project.variant["monitoring"] == "prometheus":
+            expected |= set(MONITORING.values())
+        assert {int(port["published"]) for port in ports} == expected, project.variant.id
 
 
 def test_services_have_health_check_memory_limit_log_rotation_and_restart_policy(composed: list[Project]) -> None:
@@ -64,15 +73,17 @@ def test_own_services_run_unprivileged_from_one_image(composed: list[Project]) -
 def test_services_receive_only_the_variables_that_they_need(composed: list[Project]) -> None:
     shared = {"RABBITMQ_HOST", "RABBITMQ_DEFAULT_USER", "RABBITMQ_DEFAULT_PASS"}
     shared |= {"CELERY_RESULT_BACKEND", "LOG_LEVEL", "LOG_FORMAT"}
-    database = {"POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"}
+    database = {"POSTGRES_HOST", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "OTEL_EXPORTER_OTLP_ENDPOINT"}
     for project in composed:
         services = project.compose["services"]
         of = {name: set(service.get("environment", {})) for name, service in services.items()}
-        assert of["backend"] == shared | database | {"BACKEND_PROCESSES", "ALLOWED_HOSTS"}, project.variant.id
+        own = {"BACKEND_PROCESSES", "HISTORY_DAYS", "HISTORY_FAILURE_DAYS", "ALLOWED_HOSTS"}
+        own |= {"API_KEYS", "FLOWER_API_KEY", "PROMETHEUS_MULTIPROC_DIR"}
+        assert of["backend"] == shared | database | own, project.variant.id
         assert of["worker"] == shared | database | {"WORKER_QUEUES"}, project.variant.id
-        assert of["test"] == shared | database, project.variant.id
+        assert of["test"] == shared | database | {"API_KEY"}, project.variant.id
         own = {name for name in of["flower"] - shared if not name.startswith("FLOWER_")}
-        assert own == {"ALLOWED_HOSTS"}, project.variant.id
+        assert own == {"ALLOWED_HOSTS", "API_URL", "API_KEY"}, project.variant.id
         assert shared <= of["flower"]
         assert "FLOWER_PORT" not in of["flower"]
 
@@ -91,7 +102,7 @@ def test_superuser_password_reaches_postgresql_only(composed: list[Project]) -> 
 
 def test_variables_of_the_example_are_all_used(composed: list[Project]) -> None:
     for project in composed:
-        compose = project.files["docker-compose.yml"]
+        compose = project.files["docker-compose.yml"] + project.files.get("docker-compose.prod.yml", "")
         assert [name for name in project.env if f"${{{name}" not in compose] == [], project.variant.id
 
 

@@ -184,7 +184,7 @@ def written_states() -> dict[str, set[str]]:
             if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute | ast.Name)):
                 continue
             called = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id
-            for keyword in call.keywords if called == "values" else []:
+            for keyword in call.keywords if called in {"values", "_insert_received"} else []:
                 if keyword.arg == "state":
                     written.setdefault(name, set()).update(states_in(keyword.value))
     for path in (APP / "core").rglob("*.py"):  # the state is an argument of this one; its callers have newer syntax
@@ -248,10 +248,10 @@ def test_decorator_arguments_are_documented() -> None:
 
 def test_endpoints_and_fields_are_documented() -> None:
     found = {("POST /tasks/<name>", "enqueue_<name>")}
-    for name in ("runs", "health"):
+    for name in ("runs", "operations", "schedules", "queues", "health"):
         text = (APP / "core" / "api" / f"{name}.py").read_text(encoding="utf-8")
         (prefix,) = re.findall(r'APIRouter\(prefix="([^"]+)"', text)
-        for method, path, function in re.findall(r'^@router\.(\w+)\("([^"]+)".*\nasync def (\w+)', text, re.M):
+        for method, path, function in re.findall(r'^@router\.(\w+)\("([^"]*)".*\nasync def (\w+)', text, re.M):
             found.add((f"{method.upper()} {prefix}{path}", function))
     assert len(found) > 5
     reference = DOCS / "reference" / "api.md"
@@ -343,7 +343,7 @@ def test_release_is_created_after_all_tests() -> None:
     runs = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in workflow["jobs"].items()}
     assert workflow["jobs"]["release"]["needs"] == ["test", "faults"]
     assert runs["test"] == ["uv run pytest"]
-    assert runs["faults"] == ["uv run pytest tests/stack/faults"]
+    assert runs["faults"][-1] == "uv run pytest tests/stack/faults"
     assert all("tools.changelog" in runs[name][0] for name in ("version", "release"))
 
 

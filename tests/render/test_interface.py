@@ -14,6 +14,9 @@ FROZEN: dict[str, list[str] | list[bool] | None] = {
     "result_backend": ["rpc", "redis", "database"],
     "flower_auth": ["basic", "none", "github", "gitlab", "google", "okta"],
     "flower_persistence": [True, False],
+    "https_proxy": ["none", "caddy"],
+    "monitoring": ["none", "prometheus"],
+    "kubernetes": [False, True],
     "ci": ["github", "gitlab", "none"],
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
 }

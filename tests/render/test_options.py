@@ -24,8 +24,11 @@ MARKS: dict[tuple[str, Value], str] = {
     (
         "flower_persistence",
         True,
-    ): r"flower-data|FLOWER_PERSISTENT|FLOWER_DB|FLOWER_STATE_SAVE_INTERVAL|install -d|(?<!\w)/data/",
+    ): r"flower-data|FLOWER_PERSISTENT|FLOWER_DB|FLOWER_STATE_SAVE_INTERVAL|install -d|(?<![\w:])/data/",
     ("flower_persistence", False): r"memory, and starts empty",
+    ("https_proxy", "caddy"): r"(?i)caddy|DOMAIN\b.*localhost|docker-compose\.prod",
+    ("monitoring", "prometheus"): r"GRAFANA|Grafana shows|prom/prometheus|localhost:9090",
+    ("kubernetes", True): r"(?i)kubernetes|kustom|kubectl|KEDA",
     ("ci", "github"): r"runs-on:|\.github/workflows",
     ("ci", "gitlab"): r"stage: |gitlab-ci",
     ("license", "MIT"): r"MIT License",
@@ -35,16 +38,55 @@ MARKS: dict[tuple[str, Value], str] = {
 }
 """Text that occurs in a project with this answer, and in no other."""
 
-WITHOUT_MARK = {("ci", "none")}
+WITHOUT_MARK = {("https_proxy", "none"), ("monitoring", "none"), ("kubernetes", False), ("ci", "none")}
 
 SCRIPT_SESSION = {"backend/app/core/monitor/script_session.py", "backend/tests/core/unit/test_script_session.py"}
+
+MANIFESTS = {
+    ".gitignore",
+    "README.md",
+    "prepare.sh",
+    *(
+        f"base/{name}.yaml"
+        for name in (
+            "backend",
+            "flower",
+            "kustomization",
+            "migrate",
+            "namespace",
+            "network",
+            "serviceaccount",
+            "worker-celery",
+        )
+    ),
+    "overlays/local/20-definitions.conf",
+    *(f"overlays/local/{name}.yaml" for name in ("db", "kustomization", "network", "rabbitmq")),
+    *(
+        f"overlays/production/{name}.yaml"
+        for name in ("ingress", "keda-auth", "keda-celery", "keda-names", "kustomization", "network")
+    ),
+    *(f"overlays/production-hpa/{name}.yaml" for name in ("hpa-celery", "kustomization")),
+}
 
 FILES: dict[tuple[str, Value], set[str]] = {
     ("result_backend", "redis"): {"backend/tests/core/services/test_results.py"},
     ("result_backend", "database"): {"backend/tests/core/services/test_results.py"},
     **dict.fromkeys([("flower_auth", provider) for provider in OAUTH], SCRIPT_SESSION),
-    ("ci", "github"): {".github/workflows/ci.yml", ".github/workflows/update.yml"},
-    ("ci", "gitlab"): {".gitlab-ci.yml"},
+    ("https_proxy", "caddy"): {"docker-compose.prod.yml", "proxy/Caddyfile"},
+    ("monitoring", "prometheus"): {
+        "monitoring/alerts.yml",
+        "monitoring/prometheus.yml",
+        "monitoring/grafana/dashboards/service.json",
+        "monitoring/grafana/provisioning/dashboards/files.yml",
+        "monitoring/grafana/provisioning/datasources/prometheus.yml",
+    },
+    ("kubernetes", True): {f"deploy/kubernetes/{name}" for name in MANIFESTS},
+    ("ci", "github"): {
+        ".github/dependabot.yml",
+        ".github/workflows/ci.yml",
+        ".github/workflows/update.yml",
+    },
+    ("ci", "gitlab"): {".gitlab-ci.yml", "renovate.json"},
 }
 """Files that exist with this answer. All others exist in every project."""
 
@@ -87,11 +129,16 @@ def test_option_marks_no_form_that_occurs_without_it(answer: tuple[str, Value]) 
                 assert answers.get(name) == value, f"{form.piece}: occurs with {name}={answers.get(name, 'any')}"
 
 
+BOTH = {(("result_backend", "redis"), ("kubernetes", True)): {"deploy/kubernetes/overlays/local/redis.yaml"}}
+"""Files that exist with both answers."""
+
+
 def test_files_follow_from_the_answers(projects: list[Project]) -> None:
-    sometimes = set().union(*FILES.values())
+    sometimes = set().union(*FILES.values(), *BOTH.values())
     always = set(projects[0].files) - sometimes
     for project in projects:
         expected = set().union(*(FILES.get(answer, set()) for answer in project.variant.answers))
+        expected |= set().union(*(files for both, files in BOTH.items() if set(both) <= set(project.variant.answers)))
         assert set(project.files) == always | expected, project.variant.id
 
 
@@ -103,7 +150,12 @@ def test_application_modules_are_the_same_in_every_variant(texts: Texts) -> None
 
 def test_dependencies_are_all_used(projects: list[Project]) -> None:
     """Every dependency is imported, or loaded by name."""
-    named = {"celery[redis]": "celery", "psycopg[binary]": "psycopg", "sqlalchemy[asyncio]": "sqlalchemy"}
+    named = {
+        "celery[redis]": "celery",
+        "fastapi[opentelemetry]": "fastapi",
+        "psycopg[binary]": "psycopg",
+        "sqlalchemy[asyncio]": "sqlalchemy",
+    }
     by_name_only = {"flower", "psycopg", "httptools", "uvloop"}  # started by compose; loaded by SQLAlchemy and uvicorn
     for project in projects:
         code = "\n".join(text for path, text in project.files.items() if path.endswith(".py"))

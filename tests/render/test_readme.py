@@ -1,15 +1,18 @@
 """The template's README: its commands work and its tables are complete."""
 
+import math
 import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.project import copy_template
-from tests.variants import ANSWERS, CHOICES, STRUCTURE, TEMPLATE, product
+from tests.variants import ANSWERS, CHOICES, STRUCTURE, TEMPLATE, covering, product
+from tools import terminal
 
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 
@@ -31,6 +34,16 @@ def test_render_command_works_at_the_prompts(tmp_path: Path) -> None:
             assert " ".join(text.split()) in shown, name
 
 
+@pytest.mark.parametrize("theme", terminal.THEMES)
+def test_recorded_session_is_up_to_date(tmp_path: Path, theme: str) -> None:
+    """If this fails, run `python -m tools.terminal`."""
+    root = ElementTree.parse(TEMPLATE / "docs" / f"terminal-{theme}.svg").getroot()
+    shown = "".join(root.itertext()).replace("\xa0", " ")
+    commands = [terminal.RENDER, terminal.START, terminal.TASK]
+    assert [command for command in commands if command not in shown] == []
+    assert [line for line in terminal.render(tmp_path).splitlines() if line not in shown] == []
+
+
 def test_answers_all_have_a_prompt_and_a_row() -> None:
     questions = [name for name in ANSWERS if not name.startswith("_")]
     assert list(ANSWERS["__prompts__"]) == questions
@@ -42,6 +55,12 @@ def test_answers_all_have_a_prompt_and_a_row() -> None:
             assert listed == [str(value).lower() if isinstance(value, bool) else value for value in CHOICES[name]]
             if isinstance(ANSWERS[name], list):
                 assert set(ANSWERS["__prompts__"][name]) == {"__prompt__", *CHOICES[name]}
+
+
+def test_numbers_of_rendered_projects_are_up_to_date() -> None:
+    rendered, all_of_them = len(covering()), math.prod(len(values) for values in CHOICES.values())
+    assert f"{rendered} of the {all_of_them:,} combinations" in README
+    assert f"They render {rendered} projects" in (TEMPLATE / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_test_commands_are_valid() -> None:

@@ -67,7 +67,11 @@ def test_answers_are_read_from_a_replay(plain: Files, tmp_path: Path) -> None:
     for number, replay in enumerate(replays):
         done = cookiecutter(*replay, "--output-dir", str(number), TEMPLATE, folder=tmp_path)
         assert rendered(done, tmp_path / str(number) / "again") == files
-    assert set(plain) - set(files) == {".github/workflows/ci.yml", ".github/workflows/update.yml"}
+    assert set(plain) - set(files) == {
+        ".github/dependabot.yml",
+        ".github/workflows/ci.yml",
+        ".github/workflows/update.yml",
+    }
 
 
 def test_archive_renders_the_same(plain: Files, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.stack.conftest import Stack
+if TYPE_CHECKING:
+    from tests.stack.conftest import Stack
 
 LOCALHOST_ONLY = "MAP * ~NOTFOUND, EXCLUDE localhost"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -24,7 +25,7 @@ def find_executable() -> str:
 
 
 @contextmanager
-def open_page(stack: Stack, **options: Any) -> Iterator[Page]:
+def open_page(stack: "Stack", **options: Any) -> Iterator[Page]:
     """Open a page in a browser that is logged in to Flower and can connect only to localhost.
 
     Raises:
@@ -39,9 +40,8 @@ def open_page(stack: Stack, **options: Any) -> Iterator[Page]:
         login = stack.flower_login
         if "auth" in login:
             options["http_credentials"] = dict(zip(("username", "password"), login["auth"], strict=True))
-        context = browser.new_context(
-            base_url="http://localhost:5555", viewport={"width": 1280, "height": 900}, **options
-        )
+        options = {"base_url": "http://localhost:5555", "viewport": {"width": 1280, "height": 900}, **options}
+        context = browser.new_context(**options)
         context.set_default_timeout(20_000)
         if "cookies" in login:
             context.add_cookies([{"name": "user", "value": login["cookies"]["user"], "url": "http://localhost:5555"}])

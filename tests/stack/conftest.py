@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +16,17 @@ import pytest
 
 from tests.conftest import Render
 from tests.project import Project
-from tests.variants import COVERING, STRUCTURE, Variant, product
+from tests.stack import browser
+from tests.variants import COVERING, STRUCTURE, TEMPLATE, Variant, product
 
 SLUG = "flowerpot-stack"
 OWN_SERVICES = ("backend", "worker", "flower")
+GRAFANA = re.compile(r"image: grafana/grafana:\S+")
+STAND_IN = """image: caddy:2
+    entrypoint: ["caddy", "respond", "--listen", ":3000", "stand-in for Grafana"]
+    cap_add: [NET_BIND_SERVICE]"""
+"""Responds on Grafana's port: Grafana's image, half a GB, is not needed to test the services around it."""
+
 ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 
 
@@ -42,6 +51,11 @@ class Stack:
             shutil.copytree(features, project.path / "backend" / "app" / "features", dirs_exist_ok=True)
         if services:
             shutil.copytree(services, project.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        if project.variant["monitoring"] == "prometheus":
+            file = project.path / "docker-compose.yml"
+            text, replaced = GRAFANA.subn(STAND_IN, file.read_text(encoding="utf-8"))
+            assert replaced == 1
+            file.write_text(text, encoding="utf-8")
         self.project = project
         self.variant = project.variant
         self.startup_logs = ""
@@ -132,7 +146,9 @@ class Stack:
         """Return a run once it has ended."""
 
         def ended() -> dict[str, Any] | None:
-            run = self.api.get(f"/tasks/{task_id}").json()
+            response = self.api.get(f"/tasks/{task_id}")
+            assert response.status_code == 200, response.text
+            run: dict[str, Any] = response.json()
             return run if run["state"] in ENDED else None
 
         run: dict[str, Any] = wait_until(ended, timeout, f"{task_id} to end")
@@ -171,7 +187,7 @@ def parametrize_variants(metafunc: pytest.Metafunc, variants: list[Variant], *ex
     """Start these variants, or those that the command line selects, with folders of extra features and services."""
     if "deployed" not in metafunc.fixturenames:
         return
-    every = product(STRUCTURE)
+    every = list(dict.fromkeys([*product(STRUCTURE), *variants]))
     chosen = every if metafunc.config.getoption("all_stacks") else variants
     if only := metafunc.config.getoption("only"):
         chosen = [variant for variant in every if variant.id == only]
@@ -210,3 +226,21 @@ def stack(deployed: Stack) -> Stack:
         deployed.up()
     wait_until(deployed.is_healthy, 90, "every service to be healthy again")
     return deployed
+
+
+@pytest.fixture
+def installed_browser() -> None:
+    """Skip the test without a browser, or fail it in a pipeline."""
+    missing = "browser not found (install Chromium, or run `uv run playwright install chromium`)"
+    if not browser.find_executable():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+
+
+@pytest.fixture
+def screenshots(request: pytest.FixtureRequest) -> Any:
+    """Return the folder of the documents' screenshots with --write-screenshots, else none."""
+    folder = TEMPLATE / "docs" / "flower"
+    if not request.config.getoption("write_screenshots"):
+        return None
+    folder.mkdir(exist_ok=True)
+    return folder

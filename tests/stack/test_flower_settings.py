@@ -59,6 +59,12 @@ def test_read_only_mode_rejects_controls(stack: Stack) -> None:
         for path in (f"/api/worker/shutdown/{name}", f"/api/worker/pool/grow/{name}?n=1", "/api/task/async-apply/add"):
             assert stack.flower.post(path, json={}).status_code == 403, path
         assert "worker-shutdown" not in stack.flower.get(f"/worker/{name}").text
+        for path in ("/queues/celery/pause", "/runs/retry?state=FAILURE", "/runs/unknown/revoke"):
+            response = stack.flower.post(path)
+            assert (response.status_code, "read-only mode" in response.text) == (403, True), path
+        for path in ("/runs?state=FAILURE", "/queues", "/schedules"):
+            response = stack.flower.get(path)
+            assert (response.status_code, 'method="post"' in response.text) == (200, False), path
         assert stack.flower.get("/dashboard").status_code == 200
 
 
@@ -93,6 +99,9 @@ def test_url_prefix_applies_to_every_address(stack: Stack) -> None:
         assert stack.flower.get("/flower/api/workers/stats").status_code == 200
         assert httpx2.get("http://localhost:5555/flower/api/dashboard").status_code == 401
         assert stack.flower.get("/dashboard").status_code == 404
+        response = stack.flower.post("/flower/queues/celery/resume")
+        assert (response.status_code, response.headers["location"]) == (303, "/flower/queues")
+        assert '"/flower/queues/celery/pause"' in stack.flower.get("/flower/queues").text
 
 
 def test_host_is_accepted_when_it_is_in_allowed_hosts(stack: Stack) -> None:

@@ -77,7 +77,7 @@ def log_in(client: httpx2.Client, login: str) -> Any:
 
 
 def test_anonymous_user_must_log_in(client: httpx2.Client) -> None:
-    for path in ("/", "/tasks", "/dashboard", "/api/tasks", "/api/dashboard", "/api/workers/stats"):
+    for path in ("/", "/tasks", "/dashboard", "/runs", "/queues", "/api/tasks", "/api/dashboard", "/api/workers/stats"):
         response = client.get(path)
         assert (response.status_code, urlparse(response.headers["location"]).path) == (302, "/login"), path
     assert client.post("/api/worker/shutdown/worker@nobody").status_code == 403
@@ -102,6 +102,10 @@ def test_allowed_user_stays_logged_in_across_a_restart(stack: Stack, client: htt
     else:
         assert log_in(client, "ann@example.com").status_code == 302
     assert client.get("/dashboard").status_code == 200
+    assert client.post("/queues/celery/resume").status_code == 403  # without the token of a form
+    (token,) = set(re.findall(r'name="_xsrf" value="([^"]+)"', client.get("/queues").text))
+    response = client.post("/queues/celery/resume", data={"_xsrf": token})
+    assert (response.status_code, response.headers["location"]) == (303, "/queues")
     stack.compose("restart", "flower", "provider")
     stack.up()
     assert client.get("/dashboard").status_code == 200

@@ -1,6 +1,5 @@
 """The operator's tasks in FLOWER.md, performed in a browser."""
 
-import os
 import re
 from datetime import datetime
 from typing import Any
@@ -10,27 +9,10 @@ from playwright.sync_api import Page
 
 from tests.stack import browser
 from tests.stack.conftest import Stack, wait_until
-from tests.variants import TEMPLATE, Variant
+from tests.variants import Variant
 
 VARIANTS = [Variant.of()]
-
-
-@pytest.fixture(autouse=True)
-def require_browser() -> None:
-    """Skip the test without a browser, or fail it in a pipeline."""
-    missing = "browser not found (install Chromium, or run `uv run playwright install chromium`)"
-    if not browser.find_executable():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
-
-
-@pytest.fixture
-def screenshots(request: pytest.FixtureRequest) -> Any:
-    """Return the folder of the documents' screenshots with --write-screenshots, else none."""
-    folder = TEMPLATE / "docs" / "flower"
-    if not request.config.getoption("write_screenshots"):
-        return None
-    folder.mkdir(exist_ok=True)
-    return folder
+pytestmark = pytest.mark.usefixtures("installed_browser")
 
 
 def number(page: Page, metric: str) -> float:
