@@ -13,8 +13,10 @@ VARIANTS = [Variant.of()]
 
 @pytest.fixture(scope="module")
 def lines(deployed: Stack) -> list[dict[str, Any]]:
-    """Enqueue two runs with request ids, and return every log line."""
+    """Restart the processes, enqueue two runs with request ids, and return every log line: each is JSON."""
     stack = deployed
+    stack.compose("restart", *OWN_SERVICES)
+    wait_until(stack.is_healthy, 90, "every service to be healthy again")
     for task, request_id in (("fail", "request-fail"), ("flaky", "request-flaky")):
         headers = {"X-Request-ID": request_id}
         params = {"reason": "no such customer"} if task == "fail" else {}

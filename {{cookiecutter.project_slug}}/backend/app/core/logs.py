@@ -1,6 +1,7 @@
 """Logging: one format for the application, uvicorn, Celery and Flower."""
 
 import logging
+import os
 from typing import Any
 
 import structlog
@@ -48,6 +49,12 @@ def without_arguments(record: logging.LogRecord) -> bool:
 def is_no_retry(record: logging.LogRecord) -> bool:
     """Return whether a record is to be logged: any but Celery's message of a retry."""
     return not str(record.msg).startswith(RETRIED)
+
+
+def say(message: object, *_: Any) -> None:
+    """Log a message of Celery's signal handlers; these may interrupt a handler of `logging`, so none is used."""
+    record = logging.LogRecord("celery.apps.worker", logging.INFO, "", 0, str(message), None, None)
+    os.write(2, f"{logging.root.handlers[0].format(record)}\n".encode())  # standard error
 
 
 def configure() -> None:

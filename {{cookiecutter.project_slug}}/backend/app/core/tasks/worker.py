@@ -8,18 +8,20 @@ from typing import Any, override
 
 import structlog
 from celery import bootsteps, signals
+from celery.apps import worker as celery_worker
 from celery.worker import WorkController
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from kombu import pools
 
-from app.core import database
+from app.core import database, logs
 from app.core.celery import celery_app
 from app.core.settings import settings
 from app.core.tasks import history, queues
 from app.core.tasks.base import RecordedTask, in_background
 
 logger = structlog.get_logger(__name__)
+vars(celery_worker)["safe_say"] = logs.say  # Celery's own prints plain text
 
 FILE = Path("/tmp/worker.alive")  # noqa: S108 (a tmpfs of the container)
 INTERVAL = 5.0  # seconds

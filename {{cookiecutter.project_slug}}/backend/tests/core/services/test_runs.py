@@ -40,6 +40,11 @@ pytestmark = pytest.mark.services
 Enqueue = Callable[[Any], str]
 
 
+def logged(text: str) -> list[dict[str, Any]]:
+    """Return the complete lines of the worker's log with this text; its other lines may be half written."""
+    return [json.loads(line) for line in LOG.read_text().splitlines(keepends=True) if text in line and line[-1] == "\n"]
+
+
 def test_run_is_executed_and_recorded(api: Api, enqueue: Enqueue) -> None:
     run = api.wait_for_end(enqueue(core_add.enqueue(x=2, y=3)))
     assert (run["state"], run["result"], run["arguments"]) == ("SUCCESS", 5, {"x": 2, "y": 3})
@@ -83,12 +88,8 @@ def test_failure_keeps_error_and_traceback(api: Api, enqueue: Enqueue) -> None:
 def test_failure_is_logged_with_task_and_id(api: Api, enqueue: Enqueue) -> None:
     task_id = enqueue(core_fail.enqueue())
     api.wait_for_end(task_id)
-
-    def logged() -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, LOG.read_text().splitlines()) if line.get("task_id") == task_id]
-
     deadline = time.monotonic() + 10  # the end is written before it is logged
-    while not (lines := logged()):
+    while not (lines := logged(task_id)):
         assert time.monotonic() < deadline, LOG.read_text()
         time.sleep(0.1)
     assert [(line["level"], line["task"]) for line in lines] == [("error", "core_fail")]
@@ -103,7 +104,7 @@ def test_id_of_a_request_is_that_of_all_runs_that_follow(api: Api) -> None:
         first = own.post("/tasks/core_enqueue", params={"x": 1}, headers=headers).json()["task_id"]
     enqueued = api.wait_for_end(first)["result"]
     assert [api.wait_for_end(each)["request_id"] for each in (failed, first, enqueued)] == [request_id] * 3
-    lines = [json.loads(line) for line in LOG.read_text().splitlines() if request_id in line]
+    lines = logged(request_id)
     assert {line["task_id"] for line in lines} >= {failed, first}
     assert {line["request_id"] for line in lines} == {request_id}
 

@@ -1,12 +1,14 @@
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.app import trace
+from celery.apps import worker as celery_worker
 from celery.worker.consumer import consumer
 from pydantic import ValidationError
 
@@ -28,6 +30,18 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     yield stream
     root.handlers[:] = before
     root.setLevel(level)
+
+
+@pytest.mark.usefixtures("output")
+def test_message_of_a_signal_handler_is_a_line_of_the_same_form(capfd: pytest.CaptureFixture[str]) -> None:
+    vars(celery_worker)["safe_say"]("worker: Cold shutdown (MainProcess)", sys.__stdout__)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    if settings().log_format == "json":
+        assert json.loads(line)["event"] == "worker: Cold shutdown (MainProcess)"
+    else:
+        assert "worker: Cold shutdown (MainProcess)" in line
 
 
 class Message:
