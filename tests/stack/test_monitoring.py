@@ -119,7 +119,11 @@ def test_series_of_the_alerts_all_exist(monitored: Stack, prometheus: httpx2.Cli
 
 def test_files_pass_promtool(monitored: Stack) -> None:
     folder = monitored.project.path / "monitoring"
-    (folder / "alerts_test.yml").write_text(yaml.safe_dump(RULE_TESTS), encoding="utf-8")
+    (folder / "rendered.yml").write_text(monitored.project.files[RULES], encoding="utf-8")
+    (group,) = yaml.safe_load(monitored.project.files[RULES])["groups"]
+    delayed = [fires_after_its_delay(rule) for rule in group["rules"] if "for" in rule]
+    tests = {"rule_files": ["rendered.yml"], "tests": [*SILENT, *delayed]}
+    (folder / "alerts_test.yml").write_text(yaml.safe_dump(tests), encoding="utf-8")
     mount = f"{folder}:/etc/prometheus:ro"
     image = str(monitored.project.compose["services"]["prometheus"]["image"])
     promtool = ("docker", "run", "--rm", "--volume", mount, "--entrypoint", "promtool", image)
@@ -127,44 +131,87 @@ def test_files_pass_promtool(monitored: Stack) -> None:
     monitored.project.run(*promtool, "test", "rules", "/etc/prometheus/alerts_test.yml")
 
 
-def only(alert: str, series: list[dict[str, str]], *labels: dict[str, str]) -> dict[str, Any]:
-    """Return a test of promtool: after 20 minutes of these series, the alert fires with these labels or not at all."""
-    expected = [{"exp_labels": each} for each in labels]
-    return {
-        "interval": "1m",
-        "input_series": series,
-        "alert_rule_test": [{"eval_time": "20m", "alertname": alert, "exp_alerts": expected}],
-    }
-
-
 def values(series: str, text: str) -> dict[str, str]:
-    """Return the values of a series."""
+    """Return the values of a series, one per minute."""
     return {"series": series, "values": text}
 
 
-RULE_TESTS: dict[str, Any] = {
-    "rule_files": ["alerts.yml"],
-    "tests": [
-        only("ManyRunsFail", [values('app_runs_ended_10m{task="a",state="FAILURE"}', "5x20")]),
-        only(
-            "ManyRunsFail",
-            [
-                values('app_runs_ended_10m{task="a",state="FAILURE"}', "50x20"),
-                values('app_runs_ended_10m{task="a",state="SUCCESS"}', "950x20"),
-            ],
-        ),
-        only(
-            "DiskFillsUp",
-            [values("rabbitmq_disk_space_available_bytes", "9000000000x20")],
-        ),
-        only(
-            "DatabaseConnections",
-            [values("app_database_connections", "70x20"), values("app_database_connections_limit", "97x20")],
-        ),
-        only("QueueHasNoConsumer", [values('rabbitmq_detailed_queue_consumers{queue="dead-letters"}', "0x20")]),
-    ],
-}
+def silent(alert: str, series: list[dict[str, str]], time: str = "20m") -> dict[str, Any]:
+    """Return a test of promtool: at this time of these series the alert does not fire."""
+    return {
+        "interval": "1m",
+        "input_series": series,
+        "alert_rule_test": [{"eval_time": time, "alertname": alert, "exp_alerts": []}],
+    }
+
+
+SILENT = [
+    silent("ManyRunsFail", [values('app_runs_ended_10m{task="a",state="FAILURE"}', "5x20")]),
+    silent(
+        "ManyRunsFail",
+        [
+            values('app_runs_ended_10m{task="a",state="FAILURE"}', "50x20"),
+            values('app_runs_ended_10m{task="a",state="SUCCESS"}', "950x20"),
+        ],
+    ),
+    silent("DiskFillsUp", [values("rabbitmq_disk_space_available_bytes", "9000000000x20")]),
+    silent(  # a deploy writes 4 GB within ten minutes
+        "DiskFillsUp",
+        [values("rabbitmq_disk_space_available_bytes", "24000000000-400000000x10 20000000000x50")],
+        time="1h",
+    ),
+    silent(
+        "DatabaseConnections",
+        [values("app_database_connections", "70x20"), values("app_database_connections_limit", "97x20")],
+    ),
+    silent("QueueHasNoConsumer", [values('rabbitmq_detailed_queue_consumers{queue="dead-letters"}', "0x20")]),
+]
 """Values at which no alert may fire; the other tests make each fire."""
+
+DELAYED: dict[str, tuple[dict[str, str], list[dict[str, str]]]] = {
+    "TargetDown": ({"job": "flower"}, [values('up{job="flower"}', "0x600")]),
+    "DatabaseDown": ({}, [values("app_database_up", "0x600")]),
+    "QueueHasNoConsumer": (
+        {"queue": "default"},
+        [values('rabbitmq_detailed_queue_consumers{queue="default"}', "0x600")],
+    ),
+    "QueueDoesNotDrain": (
+        {"queue": "default"},
+        [
+            values('rabbitmq_detailed_queue_messages_ready{queue="default"}', "1000x600"),
+            values('rabbitmq_detailed_queue_messages_acked_total{queue="default"}', "0+60x600"),
+        ],
+    ),
+    "TaskOnlyFails": (
+        {"task": "a", "state": "FAILURE"},
+        [
+            values('app_runs_ended_10m{task="a",state="FAILURE"}', "1x600"),
+            values('app_runs_ended_10m{task="b",state="SUCCESS"}', "9x600"),
+        ],
+    ),
+    "RelayBehind": ({}, [values("app_outbox_oldest_seconds", "61x600")]),
+    "DiskFillsUp": ({}, [values("rabbitmq_disk_space_available_bytes", "4900000000x600")]),
+    "DatabaseConnections": (
+        {},
+        [values("app_database_connections", "80x600"), values("app_database_connections_limit", "97x600")],
+    ),
+}
+"""For each alert with a delay its labels, and series of which it is true from the first minute on."""
+
+
+def fires_after_its_delay(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return a test of promtool: an alert waits for its delay, and then fires with its labels and its text."""
+    labels, series = DELAYED[rule["alert"]]
+    summary = re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], rule["annotations"]["summary"])
+    fired = {"exp_labels": {**rule["labels"], **labels}, "exp_annotations": {"summary": summary}}
+    minutes = int(rule["for"].removesuffix("m"))
+    # A rate needs two values: it is known from the second minute on.
+    first = 1 if "rate(" in rule["expr"] else 0
+    test = silent(rule["alert"], series, time=f"{first + minutes - 1}m")
+    test["alert_rule_test"].append(
+        {"eval_time": f"{first + minutes}m", "alertname": rule["alert"], "exp_alerts": [fired]}
+    )
+    return test
 
 
 @pytest.mark.usefixtures("monitored")
@@ -233,13 +280,27 @@ def unsent_message(stack: Stack) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def attached(stack: Stack, *command: str, text: str = "") -> Iterator[None]:
+    """Run a command in a container for the time of a block; it ends when its input does."""
+    full = ("docker", "compose", "exec", "-T", *command)
+    with subprocess.Popen(
+        full, cwd=stack.project.path, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdin
+        process.stdin.write(text)
+        process.stdin.flush()
+        try:
+            yield
+        finally:
+            process.communicate(timeout=30)
+
+
+@contextlib.contextmanager
 def locked_schedule(stack: Stack) -> Iterator[None]:
     """Lock the row of a schedule that is an hour late."""
-    late = "UPDATE schedules SET next_tick = now() - interval '1 hour'"
-    lock = "BEGIN; SELECT 1 FROM schedules FOR UPDATE; SELECT pg_sleep(12); COMMIT"
-    command = ["docker", "compose", "exec", "-T", "db", "psql", "--username=postgres", "--dbname=app"]
-    options = ["-c", late, "-c", lock]  # two transactions
-    with subprocess.Popen([*command, *options], cwd=stack.project.path, stdout=subprocess.DEVNULL):
+    late = "UPDATE schedules SET next_tick = now() - interval '1 hour';"
+    lock = "BEGIN; SELECT 1 FROM schedules FOR UPDATE;"
+    with attached(stack, "db", "psql", "--username=postgres", "--dbname=app", text=f"{late}\n{lock}\n"):
         yield
 
 
@@ -269,14 +330,13 @@ def small_disk(stack: Stack) -> Iterator[None]:
 
 @contextlib.contextmanager
 def many_connections(stack: Stack) -> Iterator[None]:
-    """Open 72 connections to PostgreSQL, which end by themselves: that is longer than two scrapes."""
+    """Open 72 connections to PostgreSQL."""
     code = (
-        "import psycopg, os, time; address = dict(host=os.environ['POSTGRES_HOST'], user=os.environ['POSTGRES_USER'],"
+        "import psycopg, os, sys; address = dict(host=os.environ['POSTGRES_HOST'], user=os.environ['POSTGRES_USER'],"
         "password=os.environ['POSTGRES_PASSWORD'], dbname=os.environ['POSTGRES_DB']);"
-        "opened = [psycopg.connect(**address) for _ in range(72)]; time.sleep(12)"
+        "opened = [psycopg.connect(**address) for _ in range(72)]; sys.stdin.read()"
     )
-    command = ["docker", "compose", "exec", "-T", "worker", "python", "-c", code]
-    with subprocess.Popen(command, cwd=stack.project.path, stdout=subprocess.DEVNULL):
+    with attached(stack, "worker", "python", "-c", code):
         yield
 
 
