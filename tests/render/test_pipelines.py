@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.project import Project
 from tests.render.conftest import Distinct
+from tests.variants import TEMPLATE
 
 BIN = Path(sys.executable).parent
 
@@ -34,6 +35,11 @@ def test_github_pipelines_have_no_findings(distinct: Distinct) -> None:
         workflows = [str(path) for path in (project.path / ".github" / "workflows").iterdir()]
         run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows, folder=project.path)
         run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml", folder=project.path)
+
+
+def test_pipelines_of_the_template_have_no_findings() -> None:
+    run("zizmor", "--offline", "--no-progress", "--persona=regular", ".github", folder=TEMPLATE)
+    run("check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml", folder=TEMPLATE)
 
 
 def test_actions_are_pinned_by_commit(distinct: Distinct) -> None:
