@@ -34,7 +34,14 @@ MIGRATE = ["python", "-m", "app.schema"]
 
 ADDITIONAL = {
     "worker": {"REMAP_SIGTERM"},  # compose sends SIGQUIT instead
-    "production": {"RABBITMQ_PORT", "POSTGRES_PORT", "PGSSLMODE"},  # of managed servers
+    "production": {  # of managed servers
+        "RABBITMQ_PORT",
+        "RABBITMQ_TLS",
+        "RABBITMQ_VHOST",
+        "RABBITMQ_MANAGEMENT_PORT",
+        "POSTGRES_PORT",
+        "PGSSLMODE",
+    },
 }
 """Variables that compose does not set, by container or overlay."""
 
@@ -44,6 +51,9 @@ NEEDED = {
     "backend": {"flower": {8060}},
 }
 """Ports of each server, by client. The result backend adds its own."""
+
+TLS = {5672: 5671, 15672: 15671}
+"""Ports of a managed RabbitMQ, in place of those without TLS."""
 
 Manifest = dict[str, Any]
 
@@ -431,7 +441,7 @@ def network_faults(objects: list[Manifest], project: Project, overlay: str) -> I
                 if out != expected or into != expected:
                     yield f"{client} to {server}: needs {expected}, may send to {out}, and is accepted at {into}"
         else:
-            expected = set().union(*(clients.get(client, set()) for clients in needed.values()))
+            expected = {TLS.get(port, port) for clients in needed.values() for port in clients.get(client, ())}
             out = {port["port"] for rule in others for port in rule["ports"]}
             if out != expected:
                 yield f"{client}: needs {expected}, may send to {out}"

@@ -269,7 +269,7 @@ def test_settings_are_valid_in_every_container(built: list[tuple[Project, str, l
         for name, port, value in ports_of(objects):
             assert value.isdigit(), f"{project.variant.id}: {overlay}: {name}: {port}"
             seen.add(port)
-    assert seen == {"RABBITMQ_PORT", "POSTGRES_PORT"}
+    assert seen == {"RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "POSTGRES_PORT"}
 
 
 def test_service_variables_would_be_read_as_ports(example: dict[str, tuple[Project, list[Manifest]]]) -> None:
@@ -286,7 +286,7 @@ def ports_of(objects: list[Manifest]) -> list[tuple[str, str, str]]:
         for name, variables in kubernetes.variables(workload, objects).items():
             environment = {**links, **variables}
             if workload["kind"] != "StatefulSet":
-                ports = ("RABBITMQ_PORT", "POSTGRES_PORT", "FLOWER_PORT")
+                ports = ("RABBITMQ_PORT", "RABBITMQ_MANAGEMENT_PORT", "POSTGRES_PORT", "FLOWER_PORT")
                 found += [(name, port, str(environment[port])) for port in ports if port in environment]
     return found
 

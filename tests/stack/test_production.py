@@ -51,8 +51,8 @@ def api(production: Stack, tmp_path: Path) -> Iterator[httpx2.Client]:
 
 
 def deploy_section(stack: Stack) -> str:
-    """Return the section of the README about deploys."""
-    (section,) = re.findall(r"^## Deploy\n.*?(?=^## )", stack.project.files["README.md"], re.M | re.S)
+    """Return the section of the README about deploys, without that about managed servers."""
+    (section,) = re.findall(r"^## Deploy\n.*?(?=^### Managed)", stack.project.files["README.md"], re.M | re.S)
     return str(section)
 
 

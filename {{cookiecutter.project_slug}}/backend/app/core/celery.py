@@ -1,5 +1,6 @@
 """The Celery application and its configuration; `app.celery_app` adds the tasks of every feature."""
 
+import ssl
 from typing import Any
 
 from celery import Celery, signals
@@ -25,6 +26,9 @@ celery_app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=True,
     # Publisher confirms; a worker reconnects however long the broker was away.
     broker_transport_options={"confirm_publish": True},
+    # Celery by itself would accept a certificate of any host.
+    broker_use_ssl=settings().rabbitmq_tls
+    and {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": settings().rabbitmq_host},
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     broker_heartbeat=30,

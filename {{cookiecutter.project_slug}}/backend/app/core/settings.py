@@ -40,6 +40,9 @@ class Settings(BaseSettings, env_ignore_empty=True):
     rabbitmq_port: int = 5672
     rabbitmq_default_user: str
     rabbitmq_default_pass: SecretStr
+    rabbitmq_vhost: str = "/"
+    rabbitmq_tls: bool = False
+    rabbitmq_management_port: int = 15672
 
     celery_result_backend: str = "rpc://"
     worker_queues: str = ""
@@ -97,13 +100,15 @@ class Settings(BaseSettings, env_ignore_empty=True):
 
     @property
     def broker_url(self) -> str:
-        """AMQP URL of RabbitMQ, on its default virtual host."""
-        return f"amqp://{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_port}//"
+        """AMQP URL of RabbitMQ and the virtual host."""
+        scheme = "amqps" if self.rabbitmq_tls else "amqp"
+        return f"{scheme}://{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_port}/{quote(self.rabbitmq_vhost)}"
 
     @property
     def broker_api_url(self) -> str:
         """URL of RabbitMQ's management API, in the form that Flower requires."""
-        return f"http://{self._broker_user}@{self.rabbitmq_host}:15672/api/"
+        scheme = "https" if self.rabbitmq_tls else "http"
+        return f"{scheme}://{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_management_port}/api/"
 
     @property
     def _broker_user(self) -> str:

@@ -17,6 +17,12 @@ def test_passwords_may_contain_any_character(monkeypatch: pytest.MonkeyPatch) ->
     assert odd.broker_api_url == "http://app:p%40ss%2Fw%3Ard%25@rabbitmq:15672/api/"
 
 
+def test_managed_broker_is_reached_by_tls_on_its_virtual_host() -> None:
+    managed = settings(rabbitmq_tls="true", rabbitmq_port="5671", rabbitmq_management_port="443", rabbitmq_vhost="a b")
+    assert managed.broker_url == "amqps://app:secret@rabbitmq:5671/a%20b"
+    assert managed.broker_api_url == "https://app:secret@rabbitmq:443/api/"
+
+
 def test_passwords_are_not_shown() -> None:
     assert "secret" not in repr(settings())
     assert "secret" not in repr(read(DatabaseSettings))
