@@ -87,3 +87,6 @@ COVERING = [
     for number, variant in enumerate(pairs(STRUCTURE, without=OAUTH))
 ]
 """Variants that are started in containers by default. Those of OAUTH and HTTPS have their own tests."""
+
+EVERYTHING = Variant.of(https_proxy="caddy", monitoring="prometheus", kubernetes=True)
+"""The variant that has HTTPS, monitoring and Kubernetes; each has a test module of its own."""

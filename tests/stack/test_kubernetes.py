@@ -15,9 +15,9 @@ import pytest
 from tests import kubernetes
 from tests.kubernetes import FOLDER, Manifest, build, find, kustomize, pod_of
 from tests.stack.conftest import SLUG, Stack, wait_until
-from tests.variants import Variant
+from tests.variants import EVERYTHING
 
-VARIANTS = [Variant.of(kubernetes=True)]
+VARIANTS = [EVERYTHING]
 PAUSE = 0.2  # seconds between requests
 
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tests.stack.conftest import Stack, wait_until
-from tests.variants import Variant
+from tests.variants import EVERYTHING
 
-VARIANTS = [Variant.of(monitoring="prometheus")]
+VARIANTS = [EVERYTHING]
 RULES = "monitoring/alerts.yml"
 CONFIGURATION = "monitoring/prometheus.yml"
 FAIRLY_SOON = 60  # seconds

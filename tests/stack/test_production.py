@@ -18,9 +18,9 @@ from playwright.sync_api import expect
 from tests.project import code_blocks
 from tests.stack import browser
 from tests.stack.conftest import Stack, wait_until
-from tests.variants import Variant
+from tests.variants import EVERYTHING
 
-VARIANTS = [Variant.of(https_proxy="caddy")]
+VARIANTS = [EVERYTHING]
 KEY = "0123456789abcdef"
 PUBLIC_DOMAIN = "svc.test"
 REQUESTS_DURING_DEPLOY = 100
@@ -120,6 +120,10 @@ def test_task_is_executed_over_https(api: httpx2.Client) -> None:
     response = api.post("/tasks/slow", params={"duration": 12, "wait": 30})
     assert response.status_code == 200, response.text
     assert response.json()["state"] == "SUCCESS"
+
+
+def test_grafana_is_served_below_its_path(api: httpx2.Client) -> None:
+    assert api.get("/grafana/").text.strip() == "stand-in for Grafana"
 
 
 def test_responses_have_security_headers(api: httpx2.Client) -> None:
