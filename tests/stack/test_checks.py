@@ -22,7 +22,7 @@ CHECKS = [
 
 
 def test_unit_tests_pass_without_servers(stack: Stack) -> None:
-    command = ["pytest", "-p", "no:cacheprovider"]
+    command = ["pytest"]
     output = stack.compose("run", "--rm", "--no-deps", "--env", "POSTGRES_HOST=nowhere", "test", *command)
     assert re.search(r"\d+ passed", output)
     assert "skipped" not in output

@@ -160,7 +160,7 @@ def test_taken_port_is_reported_as_the_readme_shows(development: Stack) -> None:
 
 
 def test_commit_hooks_pass_in_a_new_project(development: Stack, tmp_path: Path) -> None:
-    """mypy, the slowest check, runs in test_project.py."""
+    """mypy, the slowest check, runs in test_checks.py."""
     project = Project(tmp_path / "new", development.variant)
     shutil.copytree(development.project.path, project.path, ignore=shutil.ignore_patterns(".env", "__pycache__"))
     for command in (["git", "init", "-q"], ["git", "add", "--all"]):

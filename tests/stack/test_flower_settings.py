@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
+import yaml
 
 from tests.stack.conftest import Stack, wait_until
 from tests.stack.faults import faults
@@ -120,12 +121,18 @@ def test_host_is_accepted_when_it_is_in_allowed_hosts(stack: Stack) -> None:
 
 
 def test_saved_history_survives_a_crash(stack: Stack) -> None:
+    override = stack.project.path / "docker-compose.override.yml"
+    interval = {"FLOWER_STATE_SAVE_INTERVAL": "2000"}  # instead of a minute
+    override.write_text(yaml.safe_dump({"services": {"flower": {"environment": interval}}}), encoding="utf-8")
+    stack.up()
     task_id = stack.enqueue("add", x=2, y=3)
     stack.wait_for_flower(task_id, "SUCCESS")
     before = saved_at(stack)
-    wait_until(lambda: saved_at(stack) > before, 90, "the next save")
+    wait_until(lambda: saved_at(stack) > before, 30, "the next save")
     faults.crash("flower")
     assert stack.wait_for_flower(task_id, "SUCCESS")["result"] == "5.0"
+    override.unlink()
+    stack.up()
 
 
 def saved_at(stack: Stack) -> float:

@@ -50,7 +50,7 @@ def test_requests_need_a_key_and_runs_have_its_name(stack: Stack) -> None:
 
 def test_own_tests_of_a_project_pass_with_keys(stack: Stack) -> None:
     with api_with_keys(stack):
-        options = ("-p", "no:cacheprovider", "-m", "", "tests/features")
+        options = ("-m", "", "tests/features")
         output = stack.compose("run", "--rm", "--build", "-T", "test", "pytest", *options)
     assert "passed" in output
 
