@@ -229,11 +229,12 @@ def test_worker_of_another_queue_is_a_copy(deployable: list[Project], command: l
     for overlay, file, line in [
         ("../base", "kustomization.yaml", "  - worker-mail.yaml"),
         ("production", "kustomization.yaml", "  - keda-mail.yaml"),
+        ("production-hpa", "kustomization.yaml", "  - hpa-mail.yaml"),
     ]:
         path = project.path / FOLDER / "overlays" / overlay / file
         path.write_text(path.read_text().replace("resources:\n", f"resources:\n{line}\n", 1))
     fresh = Project(project.path, project.variant)
-    for overlay in ("local", "production"):
+    for overlay in OVERLAYS:
         objects = build(fresh, overlay, command)
         queues = {
             each["metadata"]["name"]: pod_of(each)["containers"][0]["env"][0]["value"]
@@ -243,9 +244,11 @@ def test_worker_of_another_queue_is_a_copy(deployable: list[Project], command: l
         assert queues == {"worker-celery": "celery", "worker-mail": "mail"}
         assert faults(objects, fresh, overlay) == []
         assert {each["metadata"]["name"] for each in of_kind(objects, "PodDisruptionBudget")} >= set(queues)
+    autoscaled = {each["metadata"]["name"] for each in of_kind(objects, "HorizontalPodAutoscaler")}
+    assert autoscaled == set(queues)
     triggers = {
         each["metadata"]["name"]: each["spec"]["triggers"][0]["metadata"]["queueName"]
-        for each in of_kind(objects, "ScaledObject")
+        for each in of_kind(build(fresh, "production", command), "ScaledObject")
     }
     assert triggers == queues
 
