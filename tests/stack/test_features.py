@@ -69,7 +69,7 @@ def test_feature_is_built_as_the_readme_shows(editable: Stack) -> None:
             output = editable.project.run("bash", "-ec", commands).stdout
         else:
             (editable.project.path / (path or listed)).write_text(code, encoding="utf-8")
-    assert re.search(r"\d+ passed in", output)
+    assert len(re.findall(r"\d+ passed", output)) == 2, "unit tests, and tests with the services"
     assert "skipped" not in output
     for check in CHECKS:
         editable.compose("run", "--rm", "--no-deps", "test", *check.split())
