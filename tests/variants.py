@@ -88,5 +88,10 @@ COVERING = [
 ]
 """Variants that are started in containers by default. Those of OAUTH and HTTPS have their own tests."""
 
+BACKENDS = [
+    next(each for each in COVERING if each["result_backend"] == backend) for backend in CHOICES["result_backend"]
+]
+"""Of those, one with each result backend, and with them every version of Python."""
+
 EVERYTHING = Variant.of(https_proxy="caddy", monitoring="prometheus", kubernetes=True)
 """The variant that has HTTPS, monitoring and Kubernetes; each has a test module of its own."""

@@ -7,12 +7,9 @@ import pytest
 from tests.conftest import Render
 from tests.project import code_blocks
 from tests.stack.conftest import Stack
-from tests.variants import CHOICES, COVERING
+from tests.variants import BACKENDS, CHOICES, COVERING
 
-VARIANTS = [
-    next(each for each in COVERING if each["result_backend"] == backend) for backend in CHOICES["result_backend"]
-]
-"""One variant with each result backend, and with them every Python version."""
+VARIANTS = BACKENDS
 
 DOCUMENTS = ("QUICK_ACCESS.md", "README.md")
 

@@ -9,9 +9,9 @@ import yaml
 
 from tests.project import code_blocks
 from tests.stack.conftest import Stack, wait_until
-from tests.variants import COVERING
+from tests.variants import BACKENDS
 
-VARIANTS = [next(each for each in COVERING if each["result_backend"] == "database")]
+VARIANTS = [each for each in BACKENDS if each["result_backend"] == "database"]
 CLIENTS = ("backend", "worker", "flower")
 VIRTUAL_HOST = "shop"
 BROKER_CONF = """

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import SLUG, Stack, wait_until
+from tests.variants import BACKENDS
+
+VARIANTS = BACKENDS
 
 
 def queues(stack: Stack) -> Any:

@@ -58,7 +58,7 @@ def say(message: object, *_: Any) -> None:
 
 
 def configure() -> None:
-    """Send every log record to standard error, as JSON lines or for a console (`LOG_FORMAT`)."""
+    """Send every log record and warning to standard error, as JSON lines or for a console (`LOG_FORMAT`)."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -77,6 +77,7 @@ def configure() -> None:
     handler.addFilter(without_arguments)
     handler.addFilter(is_no_retry)
     logging.basicConfig(handlers=[handler], level=settings().log_level, force=True)
+    logging.captureWarnings(capture=True)
     for name, level in LEVELS.items():
         logging.getLogger(name).setLevel(level)
     structlog.configure(

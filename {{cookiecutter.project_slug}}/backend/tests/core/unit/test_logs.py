@@ -2,6 +2,7 @@ import io
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,18 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     yield stream
     root.handlers[:] = before
     root.setLevel(level)
+
+
+def test_warning_is_a_line_of_the_same_form(output: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest captures warnings and standard error itself, and anew in each phase of a test."""
+    monkeypatch.setattr("sys.stderr", output)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)
+        logs.configure()
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    assert "py.warnings" in output.getvalue()
+    assert "DeprecationWarning: old" in output.getvalue()
 
 
 @pytest.mark.usefixtures("output")
