@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import Stack, wait_until
+from tests.variants import BACKENDS
+
+VARIANTS = BACKENDS
 
 
 def dashboard(stack: Stack, **params: Any) -> Any:
