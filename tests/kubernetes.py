@@ -41,6 +41,7 @@ ADDITIONAL = {
         "RABBITMQ_MANAGEMENT_PORT",
         "POSTGRES_PORT",
         "PGSSLMODE",
+        "FORWARDED_ALLOW_IPS",
     },
 }
 """Variables that compose does not set, by container or overlay."""

@@ -18,6 +18,8 @@ def dashboard(stack: Stack, **params: Any) -> Any:
 
 
 def test_stats_count_finished_runs(stack: Stack) -> None:
+    wait_until(lambda: stack.api.get("/tasks/").json()["tasks"] == [], 90, "earlier runs to end")
+    wait_until(lambda: dashboard(stack)["total"]["active"] == 0, 20, "Flower to know that")
     before = dashboard(stack, minutes=60)["tasks"]
 
     def increase(task: str, metric: str) -> Any:

@@ -223,6 +223,32 @@ def test_lost_node_loses_no_run(cluster: Cluster) -> None:
     assert len(cluster.failed) <= 1, json.dumps(cluster.failed)
 
 
+def test_running_tasks_are_terminated(cluster: Cluster) -> None:
+    """By the API, and by Celery's own command with the signal that Flower sends."""
+    cluster.is_over.set()
+    cluster.assert_all_done()
+    processes = 2 * len(cluster.workers)
+    sent = [cluster.service.post("/tasks/slow", duration="300").json()["task_id"] for _ in range(processes)]
+    address = f"http://{cluster.service.pods[0].address}:8060/tasks"
+
+    def running() -> int:
+        active = cluster.service.client.get(f"{address}/", headers={"Host": "localhost"}).json()["tasks"]
+        return sum(run["state"] == "STARTED" for run in active)
+
+    wait_until(lambda: running() == processes, 60, "every process to execute a task")
+    by_api, by_command = sent[: processes // 2], sent[processes // 2 :]
+    for task_id in by_api:
+        assert cluster.service.client.delete(f"{address}/{task_id}", headers={"Host": "localhost"}).is_success
+    code = f"celery_app.control.revoke({by_command}, terminate=True, signal='SIGTERM')"
+    cluster.workers[0].docker(
+        "exec", cluster.workers[0].name, "python", "-c", f"from app.celery_app import celery_app; {code}"
+    )
+    wait_until(lambda: running() == 0, 60, "every task to be terminated")
+    started = [cluster.service.post("/tasks/slow", duration="1").json()["task_id"] for _ in range(processes)]
+    cluster.accepted[:] = started
+    cluster.assert_all_done()
+
+
 def test_migration_job_succeeds(cluster: Cluster) -> None:
     job = Pod(cluster.stack, find(cluster.objects, "Job", "migrate"), cluster.objects)
     assert job.docker("wait", job.name) == "0", job.docker("logs", job.name)

@@ -40,7 +40,7 @@ class Settings(BaseSettings, env_ignore_empty=True):
     rabbitmq_port: int = 5672
     rabbitmq_default_user: str
     rabbitmq_default_pass: SecretStr
-    rabbitmq_vhost: str = "/"
+    rabbitmq_vhost: str = Field("/", pattern=r"^[\w./-]+$")
     rabbitmq_tls: bool = False
     rabbitmq_management_port: int = 15672
 

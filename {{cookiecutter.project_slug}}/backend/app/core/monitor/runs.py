@@ -38,7 +38,10 @@ class Page(BaseHandler):
     async def call(self, method: str, path: str, query: Any = (), body: Any = None) -> Any:
         """Return the answer of the API; raises `HTTPError` with its problem, or 502 if it is unavailable."""
         response = await self._fetch(method, f"{settings().api_url}{path}?{urlencode(query)}", body)
-        answer = json.loads(response.body)
+        try:
+            answer = json.loads(response.body)
+        except ValueError:
+            raise HTTPError(HTTPStatus.BAD_GATEWAY, "%s is not the API (see API_URL)", settings().api_url) from None
         if response.code == HTTPStatus.UNAUTHORIZED:
             raise HTTPError(HTTPStatus.BAD_GATEWAY, "the API rejected the key of Flower (set FLOWER_API_KEY in .env)")
         if response.code >= HTTPStatus.BAD_REQUEST:

@@ -277,8 +277,7 @@ def retry(condition: sa.ColumnElement[bool]) -> sa.Update:
 
 
 def revoke(condition: sa.ColumnElement[bool]) -> sa.Update:
-    """End unfinished runs as REVOKED. Workers are informed only of those that have been published."""
-    never_published = runs.c.outbox_action.is_not_distinct_from(OutboxAction.PUBLISH) & (runs.c.attempts == 0)
+    """End unfinished runs as REVOKED. Workers are told to terminate those that execute; `CLAIM` refuses the others."""
     return (
         update(runs)
         .where(condition, runs.c.state.in_(UNFINISHED))
@@ -287,7 +286,7 @@ def revoke(condition: sa.ColumnElement[bool]) -> sa.Update:
             ended_at=func.now(),
             next_try_at=null(),
             publish_at=func.now(),
-            outbox_action=case((never_published, null()), else_=OutboxAction.REVOKE.value),
+            outbox_action=case((runs.c.state == State.STARTED, OutboxAction.REVOKE.value), else_=null()),
         )
     )
 

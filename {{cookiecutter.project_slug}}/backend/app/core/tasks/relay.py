@@ -116,6 +116,7 @@ class Relay:
                     await self._recover(channel)
                     next_recovery = loop.time() + RECOVERY_INTERVAL
             except SQLAlchemyError as error:
+                held = False
                 logger.warning("relay waits for PostgreSQL", error=str(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), 0 if held else IDLE)
@@ -237,7 +238,7 @@ def message(row: Row[Any]) -> aio_pika.Message:
 
 def revocation(run_ids: Sequence[str]) -> aio_pika.Message:
     """Return the control message that `celery_app.control.revoke` broadcasts to terminate runs."""
-    arguments = {"task_id": run_ids, "terminate": True, "signal": "SIGTERM"}
+    arguments = {"task_id": run_ids, "terminate": True}
     command = {"method": "revoke", "arguments": arguments, "destination": None, "pattern": None, "matcher": None}
     return _json_message(command, {"clock": app.clock.forward(), "expires": 0})
 

@@ -1,6 +1,7 @@
 """Retention: ended runs are deleted after `HISTORY_DAYS`, failed ones after `HISTORY_FAILURE_DAYS`.
 
-Any API process deletes them, in small batches that skip each other's rows.
+Any API process deletes them, in small batches that skip each other's rows. With the database as Celery's result
+backend, results are deleted when they expire: Celery itself would need a beat process for that.
 """
 
 import asyncio
@@ -8,8 +9,10 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import structlog
+from sqlalchemy import column, delete, func, select, table
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.core.celery import celery_app
 from app.core.database import async_engine
 from app.core.settings import settings
 from app.core.tasks import history
@@ -21,6 +24,9 @@ logger = structlog.get_logger(__name__)
 BATCH = 1000  # rows
 PAUSE = 0.5  # seconds between full batches, so that other transactions get their turn
 IDLE = 60.0  # seconds until old rows are looked for again
+
+RESULTS = [table(name, column("id"), column("date_done")) for name in ("celery_taskmeta", "celery_tasksetmeta")]
+"""Tables of Celery, which creates them with its first result; only with the database as its result backend."""
 
 
 def running() -> AbstractAsyncContextManager[None]:
@@ -35,11 +41,13 @@ async def _run() -> None:
             more = await prune()
         except SQLAlchemyError as error:
             logger.warning("old runs not deleted", error=str(error))
+        except Exception:
+            logger.exception("old runs not deleted")
         await asyncio.sleep(PAUSE if more else IDLE)
 
 
 async def prune() -> bool:
-    """Delete a batch of old runs of each final state; return whether more are left."""
+    """Delete a batch of old runs of each final state, and of old results; return whether more are left."""
     days = {state: settings().history_days for state in (State.SUCCESS, State.REVOKED)}
     days[State.FAILURE] = settings().history_failure_days
     more = False
@@ -48,4 +56,19 @@ async def prune() -> bool:
             async with async_engine().begin() as connection:
                 deleted = await connection.execute(history.delete_old(state, timedelta(days=kept), BATCH))
             more |= deleted.rowcount == BATCH
+    return more | await _prune_results()
+
+
+async def _prune_results() -> bool:
+    age = timedelta(seconds=celery_app.conf.result_expires)
+    more = False
+    for results in RESULTS:
+        old = results.c.date_done < func.timezone("UTC", func.now() - age)
+        batch = select(results.c.id).where(old).order_by(results.c.date_done).limit(BATCH)
+        async with async_engine().begin() as connection:
+            if (await connection.execute(select(func.to_regclass(results.name)))).scalar() is not None:
+                deleted = await connection.execute(
+                    delete(results).where(results.c.id.in_(batch.with_for_update(skip_locked=True)))
+                )
+                more |= deleted.rowcount == BATCH
     return more

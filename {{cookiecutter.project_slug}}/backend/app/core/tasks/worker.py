@@ -9,7 +9,7 @@ from typing import Any, override
 import structlog
 from celery import bootsteps, signals
 from celery.apps import worker as celery_worker
-from celery.worker import WorkController
+from celery.worker import WorkController, control
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from kombu import pools
@@ -54,6 +54,16 @@ class Heartbeat(bootsteps.StartStopStep):
     def stop(self, worker: WorkController) -> None:  # noqa: ARG002 (the bootstep's interface)
         """Remove the file."""
         FILE.unlink(missing_ok=True)
+
+
+@control.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
+def revoke(
+    state: Any, task_id: Any, terminate: bool = False, signal: str | None = None, **options: Any
+) -> dict[str, Any]:
+    """Revoke runs as Celery does; SIGTERM, which processes ignore with `REMAP_SIGTERM`, means the default signal."""
+    signal = None if signal == "SIGTERM" else signal
+    answer: dict[str, Any] = vars(control)["revoke"](state, task_id, terminate, signal, **options)
+    return answer
 
 
 class QuorumConsumer(Consumer):

@@ -1,12 +1,14 @@
 """Deletion of old runs, and messages of deleted runs."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text
+from celery.backends.database.models import Task, TaskSet
+from sqlalchemy import delete, func, insert, inspect, select, text
 from sqlalchemy.orm import Session
 
 from app.core import database
@@ -55,6 +57,34 @@ def left(session: Session) -> list[tuple[str, int]]:
 def empty(session: Session) -> None:
     session.execute(delete(runs).where(runs.c.name == NAME))
     session.commit()
+
+
+@pytest.fixture
+def results(session: Session) -> Iterator[Session]:
+    """Create Celery's tables of results, unless it has done so."""
+    metadata = vars(Task)["__table__"].metadata
+    existed = inspect(session.connection()).has_table(Task.__tablename__)
+    metadata.create_all(session.connection())
+    session.commit()
+    yield session
+    if not existed:
+        metadata.drop_all(session.connection())
+    session.commit()
+
+
+def test_expired_results_are_deleted(results: Session) -> None:
+    """Celery deletes them in a periodic task of its beat process, which the project does not have."""
+    for model, column in ((Task, "task_id"), (TaskSet, "taskset_id")):
+        table: Any = model.__table__
+        named = table.c[column].startswith(NAME)
+        for hours in (23, 25):
+            done = func.timezone("UTC", func.now() - timedelta(hours=hours))
+            results.execute(insert(table).values({column: f"{NAME}-{hours}", "date_done": done}))
+        results.commit()
+        assert prune() is False
+        assert results.scalars(select(table.c[column]).where(named)).all() == [f"{NAME}-23"]
+        results.execute(delete(table).where(named))
+        results.commit()
 
 
 def test_old_runs_are_deleted_by_their_state(session: Session) -> None:

@@ -18,8 +18,8 @@ def test_passwords_may_contain_any_character(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_managed_broker_is_reached_by_tls_on_its_virtual_host() -> None:
-    managed = settings(rabbitmq_tls="true", rabbitmq_port="5671", rabbitmq_management_port="443", rabbitmq_vhost="a b")
-    assert managed.broker_url == "amqps://app:secret@rabbitmq:5671/a%20b"
+    managed = settings(rabbitmq_tls="true", rabbitmq_port="5671", rabbitmq_management_port="443", rabbitmq_vhost="shop")
+    assert managed.broker_url == "amqps://app:secret@rabbitmq:5671/shop"
     assert managed.broker_api_url == "https://app:secret@rabbitmq:443/api/"
 
 
