@@ -9,8 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import column, delete, func, select, table
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Delete, TableClause, column, delete, func, select, table
 
 from app.core.celery import celery_app
 from app.core.database import async_engine
@@ -39,10 +38,8 @@ async def _run() -> None:
         more = False
         try:
             more = await prune()
-        except SQLAlchemyError as error:
-            logger.warning("old runs not deleted", error=str(error))
-        except Exception:
-            logger.exception("old runs not deleted")
+        except Exception as error:  # noqa: BLE001 (the next attempt may succeed)
+            logger.warning("old runs not deleted", error=repr(error))
         await asyncio.sleep(PAUSE if more else IDLE)
 
 
@@ -50,25 +47,17 @@ async def prune() -> bool:
     """Delete a batch of old runs of each final state, and of old results; return whether more are left."""
     days = {state: settings().history_days for state in (State.SUCCESS, State.REVOKED)}
     days[State.FAILURE] = settings().history_failure_days
+    statements = [history.delete_old(state, timedelta(days=kept), BATCH) for state, kept in days.items() if kept]
+    async with async_engine().begin() as connection:
+        existing = [each for each in RESULTS if await connection.scalar(select(func.to_regclass(each.name)))]
     more = False
-    for state, kept in days.items():
-        if kept:
-            async with async_engine().begin() as connection:
-                deleted = await connection.execute(history.delete_old(state, timedelta(days=kept), BATCH))
-            more |= deleted.rowcount == BATCH
-    return more | await _prune_results()
-
-
-async def _prune_results() -> bool:
-    age = timedelta(seconds=celery_app.conf.result_expires)
-    more = False
-    for results in RESULTS:
-        old = results.c.date_done < func.timezone("UTC", func.now() - age)
-        batch = select(results.c.id).where(old).order_by(results.c.date_done).limit(BATCH)
+    for statement in [*statements, *map(_delete_expired, existing)]:
         async with async_engine().begin() as connection:
-            if (await connection.execute(select(func.to_regclass(results.name)))).scalar() is not None:
-                deleted = await connection.execute(
-                    delete(results).where(results.c.id.in_(batch.with_for_update(skip_locked=True)))
-                )
-                more |= deleted.rowcount == BATCH
+            more |= (await connection.execute(statement)).rowcount == BATCH
     return more
+
+
+def _delete_expired(results: TableClause) -> Delete:
+    until = func.timezone("UTC", func.now() - timedelta(seconds=celery_app.conf.result_expires))
+    old = select(results.c.id).where(results.c.date_done < until).order_by(results.c.date_done).limit(BATCH)
+    return delete(results).where(results.c.id.in_(old.with_for_update(skip_locked=True)))

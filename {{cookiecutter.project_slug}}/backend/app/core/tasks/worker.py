@@ -57,13 +57,9 @@ class Heartbeat(bootsteps.StartStopStep):
 
 
 @control.control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
-def revoke(
-    state: Any, task_id: Any, terminate: bool = False, signal: str | None = None, **options: Any
-) -> dict[str, Any]:
+def revoke(state: Any, task_id: Any, terminate: bool = False, signal: str | None = None, **options: Any) -> Any:
     """Revoke runs as Celery does; SIGTERM, which processes ignore with `REMAP_SIGTERM`, means the default signal."""
-    signal = None if signal == "SIGTERM" else signal
-    answer: dict[str, Any] = vars(control)["revoke"](state, task_id, terminate, signal, **options)
-    return answer
+    return vars(control)["revoke"](state, task_id, terminate, None if signal == "SIGTERM" else signal, **options)
 
 
 class QuorumConsumer(Consumer):
