@@ -97,11 +97,9 @@ def test_empty_migration_is_an_error(editable: Stack) -> None:
 
 
 def test_task_is_added_as_the_readme_shows(editable: Stack) -> None:
-    ((path, _, code, _),) = STEP.findall(section(editable, "Add a task"))
-    file = editable.project.path / path
-    file.parent.mkdir()
-    (file.parent / "__init__.py").touch()
-    file.write_text(code, encoding="utf-8")
+    (_, _, _, commands), (path, _, code, _) = STEP.findall(section(editable, "Add a task"))
+    editable.project.run("bash", "-ec", commands)
+    (editable.project.path / path).write_text(code, encoding="utf-8")
     editable.up("--build")
     response = editable.api.post("/tasks/shout", params={"text": "hello", "times": 2, "wait": 10})
     assert (response.status_code, response.json()["result"]) == (200, "HELLO HELLO")
