@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import Delete, TableClause, column, delete, func, select, table
+from celery.backends.database.models import Task, TaskSet
+from sqlalchemy import Delete, Table, delete, func, select
 
 from app.core.celery import celery_app
 from app.core.database import async_engine
@@ -24,7 +25,7 @@ BATCH = 1000  # rows
 PAUSE = 0.5  # seconds between full batches, so that other transactions get their turn
 IDLE = 60.0  # seconds until old rows are looked for again
 
-RESULTS = [table(name, column("id"), column("date_done")) for name in ("celery_taskmeta", "celery_tasksetmeta")]
+RESULTS: list[Table] = [Task.__table__, TaskSet.__table__]
 """Tables of Celery, which creates them with its first result; only with the database as its result backend."""
 
 
@@ -57,7 +58,7 @@ async def prune() -> bool:
     return more
 
 
-def _delete_expired(results: TableClause) -> Delete:
+def _delete_expired(results: Table) -> Delete:
     until = func.timezone("UTC", func.now() - timedelta(seconds=celery_app.conf.result_expires))
     old = select(results.c.id).where(results.c.date_done < until).order_by(results.c.date_done).limit(BATCH)
     return delete(results).where(results.c.id.in_(old.with_for_update(skip_locked=True)))
