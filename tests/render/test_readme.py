@@ -57,6 +57,18 @@ def test_answers_all_have_a_prompt_and_a_row() -> None:
                 assert set(ANSWERS["__prompts__"][name]) == {"__prompt__", *CHOICES[name]}
 
 
+def test_prompts_fit_80_columns() -> None:
+    """As cookiecutter prints them: a number, the text, and the default in parentheses."""
+    prompts = ANSWERS["__prompts__"]
+    for name, prompt in prompts.items():
+        if isinstance(prompt, dict):
+            lines = [f"  [10/13] {prompt['__prompt__']}", *(f"    {9} - {prompt[each]}" for each in CHOICES[name])]
+        else:
+            default = ANSWERS[name] if "{{" not in str(ANSWERS[name]) else "my-service"
+            lines = [f"  [10/13] {prompt} ({'n' if isinstance(default, bool) else default}): "]
+        assert [line for line in lines if len(line) > 80] == []
+
+
 def test_numbers_of_rendered_projects_are_up_to_date() -> None:
     rendered, all_of_them = len(covering()), math.prod(len(values) for values in CHOICES.values())
     assert f"{rendered} of the {all_of_them:,} combinations" in README

@@ -101,14 +101,14 @@ class Settings(BaseSettings, env_ignore_empty=True):
     @property
     def broker_url(self) -> str:
         """AMQP URL of RabbitMQ and the virtual host."""
-        scheme = "amqps" if self.rabbitmq_tls else "amqp"
-        return f"{scheme}://{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_port}/{quote(self.rabbitmq_vhost)}"
+        address = f"{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_port}/{self.rabbitmq_vhost}"
+        return f"amqps://{address}" if self.rabbitmq_tls else f"amqp://{address}"
 
     @property
     def broker_api_url(self) -> str:
         """URL of RabbitMQ's management API, in the form that Flower requires."""
-        scheme = "https" if self.rabbitmq_tls else "http"
-        return f"{scheme}://{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_management_port}/api/"
+        address = f"{self._broker_user}@{self.rabbitmq_host}:{self.rabbitmq_management_port}/api/"
+        return f"https://{address}" if self.rabbitmq_tls else f"http://{address}"
 
     @property
     def _broker_user(self) -> str:

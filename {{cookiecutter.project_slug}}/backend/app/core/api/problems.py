@@ -56,15 +56,11 @@ async def _data_error(_request: Request, error: Exception) -> JSONResponse:
     return problem_response(HTTPStatus.UNPROCESSABLE_ENTITY, "PostgreSQL cannot store one of these values")
 
 
-async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, InternalError) and not is_unavailable(error):
-        return await _internal_error(request, error)
+        raise error
     logger.warning("PostgreSQL is unavailable", error=str(error))
     return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, "the database is unavailable", {"Retry-After": "5"})
-
-
-async def _internal_error(_request: Request, _error: Exception) -> JSONResponse:
-    return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log has the traceback")
 
 
 def install(app: FastAPI) -> None:
@@ -82,4 +78,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DataError, _data_error)
     for error in (OperationalError, InterfaceError, InternalError, PoolTimeoutError):
         app.add_exception_handler(error, _unavailable)
-    app.add_exception_handler(Exception, _internal_error)

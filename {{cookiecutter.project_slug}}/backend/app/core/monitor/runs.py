@@ -37,25 +37,21 @@ class Page(BaseHandler):
 
     async def call(self, method: str, path: str, query: Any = (), body: Any = None) -> Any:
         """Return the answer of the API; raises `HTTPError` with its problem, or 502 if it is unavailable."""
-        response = await self._fetch(method, f"{settings().api_url}{path}?{urlencode(query)}", body)
-        try:
-            answer = json.loads(response.body)
-        except ValueError:
-            raise HTTPError(HTTPStatus.BAD_GATEWAY, "%s is not the API (see API_URL)", settings().api_url) from None
-        if response.code == HTTPStatus.UNAUTHORIZED:
+        code, answer = await self._fetch(method, f"{settings().api_url}{path}?{urlencode(query)}", body)
+        if code == HTTPStatus.UNAUTHORIZED:
             raise HTTPError(HTTPStatus.BAD_GATEWAY, "the API rejected the key of Flower (set FLOWER_API_KEY in .env)")
-        if response.code >= HTTPStatus.BAD_REQUEST:
-            raise HTTPError(response.code, "%s", answer["detail"])
+        if code >= HTTPStatus.BAD_REQUEST:
+            raise HTTPError(code, "%s", answer["detail"])
         return answer
 
     @staticmethod
-    async def _fetch(method: str, address: str, body: Any) -> Any:
+    async def _fetch(method: str, address: str, body: Any) -> tuple[int, Any]:
         sent = "" if body is None else json.dumps(body)
         headers = {"Content-Type": "application/json"} if sent else {}
         if key := settings().api_key.get_secret_value():
             headers["Authorization"] = f"Bearer {key}"
         try:
-            return await AsyncHTTPClient().fetch(
+            response = await AsyncHTTPClient().fetch(
                 address,
                 raise_error=False,
                 method=method,
@@ -63,7 +59,8 @@ class Page(BaseHandler):
                 headers=headers,
                 request_timeout=TIMEOUT,
             )
-        except (OSError, ClientError) as error:
+            return response.code, json.loads(response.body)
+        except (OSError, ClientError, ValueError) as error:
             raise HTTPError(HTTPStatus.BAD_GATEWAY, "the API is unavailable: %s", error) from error
 
     def filters(self) -> dict[str, str]:
