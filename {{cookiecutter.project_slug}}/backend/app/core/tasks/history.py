@@ -45,7 +45,7 @@ UNFINISHED = (State.PENDING, State.STARTED, State.RETRY)
 _ended = sa.literal_column("task_runs.state IN ('SUCCESS', 'FAILURE', 'REVOKED')", sa.Boolean)  # as in an index
 
 RETRIABLE = (State.SUCCESS, State.FAILURE)
-"""States from which a run can be started again; workers refuse the id of a revoked one for three hours."""
+"""States from which a run can be started again; workers refuse the id of a run that they have terminated."""
 
 KEPT_ATTEMPTS = 20
 """Earlier attempts that a row keeps, the newest ones; of their tracebacks, the last 10,000 characters."""

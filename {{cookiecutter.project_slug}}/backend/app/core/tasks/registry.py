@@ -32,7 +32,7 @@ class task:  # noqa: N801 (a decorator)
         autoretry_for: exceptions after which another attempt may succeed, as after an unavailable database; any
             other ends the run as FAILURE.
         max_retries: number of attempts that may follow the first.
-        retry_backoff: seconds before the second attempt, doubled before each that follows, with jitter.
+        retry_backoff: upper bound in seconds of the random delay before the first retry; it doubles with each retry.
         retry_backoff_max: upper limit of these delays, in seconds.
         soft_time_limit: seconds until `celery.exceptions.SoftTimeLimitExceeded` is raised in the function; an
             `async def` task is cancelled.
