@@ -28,7 +28,6 @@ class RequestId:
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get(HEADER, "")
         request_id = given if VALID.fullmatch(given) else uuid4().hex
-
         is_answered = False
 
         async def send_with_id(message: Message) -> None:
