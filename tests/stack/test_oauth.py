@@ -142,4 +142,4 @@ def test_commands_of_the_guide_work(stack: Stack, render: Render) -> None:
     if stack.variant == VARIANTS[0]:
         stack.project.run("bash", "-ex", "-c", "\n".join(blocks))
     else:
-        assert code_blocks(render(VARIANTS[0]).files["FLOWER.md"], "bash") == blocks
+        assert code_blocks(render(VARIANTS[0], project_slug=SLUG).files["FLOWER.md"], "bash") == blocks
