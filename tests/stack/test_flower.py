@@ -3,6 +3,10 @@
 import httpx2
 
 from tests.stack.conftest import Stack, wait_until
+from tests.variants import COVERING
+
+VARIANTS = list({(each["flower_auth"], each["flower_persistence"]): each for each in COVERING}.values())
+"""One variant with each login and each kind of persistence."""
 
 
 def test_flower_requires_a_password_when_auth_is_basic(stack: Stack) -> None:

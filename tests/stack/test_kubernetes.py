@@ -128,11 +128,14 @@ class Cluster:
         return pod
 
     def replace(self, pods: list[Pod], name: str) -> None:
-        """Replace every pod of a list: first a new one, then the stop of an old one."""
-        for old in list(pods):
-            self.start(name)
-            pods.remove(old)
-            assert old.stop() in {0, 143}, old.name
+        """Replace every pod of a list: first a new one starts, then an old one stops, beside the start of the next."""
+        with ThreadPoolExecutor() as pool:
+            stops = []
+            for old in list(pods):
+                self.start(name)
+                pods.remove(old)
+                stops.append(pool.submit(old.stop))
+            assert {stop.result() for stop in stops} <= {0, 143}
 
     def load(self) -> None:
         """Send requests until the end."""
