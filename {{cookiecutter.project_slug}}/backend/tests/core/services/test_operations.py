@@ -11,7 +11,8 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from app.core.api import operations
-from app.core.tasks.history import KEPT_ATTEMPTS, State, runs
+from app.core.tasks import history
+from app.core.tasks.history import KEPT_ATTEMPTS, OutboxAction, State, runs
 from app.main import create_app
 from tests.conftest import Api
 from tests.core.tasks import QUEUE, core_add, core_fail, core_flaky, core_once, core_slow
@@ -108,6 +109,17 @@ def test_all_runs_of_a_filter_are_revoked(api: Api, session: Session, enqueue: E
     assert response.json() == {"changed": 1, "remaining": 0}
     assert {api.run(task_id)["state"] for task_id in ids} == {"REVOKED"}
     assert api.wait_for_end(enqueue(core_add.enqueue(x=1, y=1)))["state"] == "SUCCESS"  # a process is free again
+
+
+def test_workers_are_told_to_terminate_executing_runs_only(session: Session) -> None:
+    ids = {state: str(uuid4()) for state in (State.PENDING, State.STARTED, State.RETRY)}
+    for state, run_id in ids.items():  # not committed: no relay sees them
+        session.execute(insert(runs).values(id=run_id, name="core_slow", queue=QUEUE, arguments={}, state=state))
+    session.execute(history.revoke(runs.c.id.in_(ids.values())))
+    actions = dict(session.execute(select(runs.c.id, runs.c.outbox_action).where(runs.c.id.in_(ids.values()))).all())
+    session.rollback()
+    expected = {State.PENDING: None, State.STARTED: OutboxAction.REVOKE, State.RETRY: None}
+    assert {state: actions[run_id] for state, run_id in ids.items()} == expected
 
 
 def test_unfinished_and_revoked_runs_are_not_retried(api: Api, enqueue: Enqueue) -> None:

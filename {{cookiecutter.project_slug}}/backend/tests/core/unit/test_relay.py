@@ -1,13 +1,20 @@
+import asyncio
+import contextlib
 import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.events.state import State as FlowerState
+from psycopg.errors import CannotConnectNow
+from sqlalchemy.exc import OperationalError
 
 from app.core.celery import celery_app
+from app.core.tasks import relay as relay_module
 from app.core.tasks.history import ENQUEUED_HEADER, PARKED_HEADER, State
-from app.core.tasks.relay import MESSAGE_LIMIT, message, sent_events
+from app.core.tasks.relay import MESSAGE_LIMIT, Relay, message, sent_events
+
+UNAVAILABLE = OperationalError("", {}, CannotConnectNow())
 
 
 def row(number: int, retries: int = 0, **fields: Any) -> Any:
@@ -61,3 +68,34 @@ def test_sent_events_make_runs_pending_in_flower() -> None:
         "{'duration': 2}",
         "core-tests",
     )
+
+
+class Failing(Relay):
+    """A relay that finds more held runs to release, and then no database."""
+
+    attempts = 0
+
+    async def _publish_batch(self, *_: Any) -> int:
+        self.attempts += 1
+        if self.attempts > 1:
+            raise UNAVAILABLE
+        return 0
+
+    async def _release(self) -> bool:
+        return True
+
+    async def _recover(self, _channel: Any) -> None:
+        pass
+
+
+def test_relay_pauses_without_a_database_while_a_queue_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "RECOVERY_INTERVAL", 0.0)
+    relay = Failing()
+    channel: Any = None
+
+    async def serve() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(relay._serve(channel), 0.3)  # less than the pause
+
+    asyncio.run(serve())
+    assert relay.attempts == 2
