@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.conftest import Render
+from tests.conftest import MISSING, Render
 from tests.project import Project
 from tests.stack import browser
 from tests.variants import COVERING, STRUCTURE, TEMPLATE, Variant, product
@@ -202,6 +203,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Start the variants of a test module, by default a covering set. Subpackages start their own."""
     if metafunc.module.__name__.rpartition(".")[0] == "tests.stack":
         parametrize_variants(metafunc, getattr(metafunc.module, "VARIANTS", COVERING))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers(request: pytest.FixtureRequest) -> None:
+    """Remove the containers, networks and volumes that an interrupted run of these tests has left."""
+    if request.config.stash[MISSING]:
+        return
+    kinds = {
+        "container": (("ls", "--all", "--quiet", "--filter", f"name=^{SLUG}-"), ("rm", "--force", "--volumes")),
+        "network": (("ls", "--quiet", "--filter", f"name=^{SLUG}_"), ("rm",)),
+        "volume": (("ls", "--quiet", "--filter", f"name=^{SLUG}_"), ("rm",)),
+    }
+    for kind, (listing, removal) in kinds.items():
+        found = subprocess.run(["docker", kind, *listing], check=True, capture_output=True, text=True).stdout.split()
+        if found:
+            subprocess.run(["docker", kind, *removal, *found], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

@@ -230,26 +230,36 @@ def test_running_tasks_are_terminated(cluster: Cluster) -> None:
     """By the API, and by Celery's own command with the signal that Flower sends."""
     cluster.is_over.set()
     cluster.assert_all_done()
-    processes = 2 * len(cluster.workers)
-    sent = [cluster.service.post("/tasks/slow", duration="300").json()["task_id"] for _ in range(processes)]
+    processes = pool_processes(cluster)
+    sent = [cluster.service.post("/tasks/slow", duration="300").json()["task_id"] for _ in processes]
     address = f"http://{cluster.service.pods[0].address}:8060/tasks"
 
     def running() -> int:
         active = cluster.service.client.get(f"{address}/", headers={"Host": "localhost"}).json()["tasks"]
         return sum(run["state"] == "STARTED" for run in active)
 
-    wait_until(lambda: running() == processes, 60, "every process to execute a task")
-    by_api, by_command = sent[: processes // 2], sent[processes // 2 :]
+    wait_until(lambda: running() == len(processes), 60, "every process to execute a task")
+    by_api, by_command = sent[: len(sent) // 2], sent[len(sent) // 2 :]
     for task_id in by_api:
         assert cluster.service.client.delete(f"{address}/{task_id}", headers={"Host": "localhost"}).is_success
-    code = f"celery_app.control.revoke({by_command}, terminate=True, signal='SIGTERM')"
-    cluster.workers[0].docker(
-        "exec", cluster.workers[0].name, "python", "-c", f"from app.celery_app import celery_app; {code}"
-    )
-    wait_until(lambda: running() == 0, 60, "every task to be terminated")
-    started = [cluster.service.post("/tasks/slow", duration="1").json()["task_id"] for _ in range(processes)]
-    cluster.accepted[:] = started
+    call_celery(cluster, f"celery_app.control.revoke({by_command}, terminate=True, signal='SIGTERM')")
+    wait_until(lambda: running() == 0, 60, "every run to be revoked")
+    wait_until(lambda: not processes & pool_processes(cluster), 30, "every process to be replaced")
+    cluster.accepted[:] = [cluster.service.post("/tasks/slow", duration="1").json()["task_id"] for _ in processes]
     cluster.assert_all_done()
+
+
+def call_celery(cluster: Cluster, code: str) -> str:
+    """Execute Python with the Celery application in a worker's pod; return its output."""
+    pod = cluster.workers[0]
+    return pod.docker("exec", pod.name, "python", "-c", f"from app.celery_app import celery_app; {code}")
+
+
+def pool_processes(cluster: Cluster) -> set[tuple[str, int]]:
+    """Return the processes that execute tasks: the name of the worker and the process id."""
+    stats = json.loads(call_celery(cluster, "import json; print(json.dumps(celery_app.control.inspect().stats()))"))
+    assert len(stats) == len(cluster.workers)
+    return {(worker, process) for worker, each in stats.items() for process in each["pool"]["processes"]}
 
 
 def test_migration_job_succeeds(cluster: Cluster) -> None:
