@@ -1,4 +1,4 @@
-"""The interface of the template: released answers and values are never renamed or removed."""
+"""The interface of the template: released answers and values are renamed or removed only in a major version."""
 
 import re
 import tomllib
