@@ -135,7 +135,7 @@ def to_json(value: Any) -> Any:
     except PydanticSerializationError as error:
         raise TypeError(str(error)) from error
     text.encode()
-    if "\\u0000" in text:
+    if "\\u0000" in text.replace("\\\\", ""):  # escaped backslashes begin no escape
         message = "PostgreSQL cannot store a NUL character in JSON"
         raise ValueError(message)
     return json.loads(text)

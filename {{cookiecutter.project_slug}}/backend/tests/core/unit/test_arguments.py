@@ -159,7 +159,7 @@ def test_invalid_arguments_are_rejected(given: dict[str, Any]) -> None:
         arguments_of(defaults, RunContext).encode((), given)
 
 
-@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "ü 😀"]}, "text", None])
+@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "ü 😀"]}, "text", r"a\u0000b", None])
 def test_json_is_stored_unchanged(value: Any) -> None:
     assert to_json(value) == value
 
@@ -179,7 +179,9 @@ def test_rich_results_become_plain_values(value: Any, stored: Any) -> None:
     assert to_json(value) == stored
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "a\x00b", {"deep": ["\x00"]}, "\ud800", object()])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), "a\x00b", "\\\x00", {"deep": ["\x00"]}, "\ud800", object()]
+)
 def test_value_that_postgresql_cannot_store_is_rejected(value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         to_json(value)
