@@ -21,7 +21,7 @@ from app.core.api import enqueue, health, keys, operations, problems, queues, ru
 from app.core.api import schedules as schedules_api
 from app.core.api.origin import CheckOrigin
 from app.core.api.request_id import RequestId
-from app.core.database import async_engine
+from app.core.database import async_engine, relay_engine
 from app.core.errors import ConfigurationError
 from app.core.settings import settings
 from app.core.tasks import retention, schedules
@@ -44,7 +44,8 @@ async def lifespan(application: FastAPI) -> AsyncIterator[None]:
         retention.running(),
     ):
         yield
-    await async_engine().dispose()
+    for engine in (async_engine(), relay_engine()):
+        await engine.dispose()
     tracing.shutdown()
 
 

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.database import autocommit_engine
 from app.core.tasks import schedules
-from app.core.tasks.history import UNFINISHED, runs
+from app.core.tasks.history import UNFINISHED, State, runs
 from app.core.tasks.relay import POSTPONED
 
 logger = structlog.get_logger(__name__)
@@ -39,7 +39,11 @@ REQUESTS = Histogram(
 )
 
 COUNT_BY_TASK = select(runs.c.name, runs.c.state, func.count()).group_by(runs.c.name, runs.c.state)
-DUE = case((runs.c.attempts == 0, func.coalesce(runs.c.next_try_at, runs.c.accepted_at)), else_=runs.c.publish_at)
+DUE = case(
+    (runs.c.attempts == 0, func.coalesce(runs.c.next_try_at, runs.c.accepted_at)),
+    (runs.c.state == State.RETRY, runs.c.next_try_at),
+    else_=runs.c.publish_at,
+)
 # A message that the broker refused is due after a pause; it counts as unsent meanwhile.
 OLDEST_UNPUBLISHED = select(func.coalesce(func.extract("epoch", func.now() - func.min(DUE)), 0)).where(
     runs.c.outbox_action.is_not(None), runs.c.publish_at <= func.now() + POSTPONED, func.now() >= DUE
@@ -83,7 +87,7 @@ class CountRequests:
 
 
 class FromDatabase(Collector):
-    """What PostgreSQL knows at the time of a scrape."""
+    """Metrics read from PostgreSQL at each scrape."""
 
     @override
     def collect(self) -> Iterator[Metric]:
@@ -94,7 +98,7 @@ class FromDatabase(Collector):
         except SQLAlchemyError as error:
             logger.warning("metrics without PostgreSQL", error=str(error))
             metrics = []
-        yield _gauge("app_database_up", "Whether PostgreSQL answered", {(): bool(metrics)})
+        yield _gauge("app_database_up", "1 if PostgreSQL responds, otherwise 0", {(): bool(metrics)})
         yield from metrics
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import Queue
 from sqlalchemy.orm import Session
 
 from app.core.tasks.worker import FILE
-from tests.core.tasks import QUEUE
+from tests.core.tasks import QUEUE, celery_app
 
 LOG = Path("/tmp/core-tests.log")
 COMMAND = ["celery", "--app=tests.core.tasks", "--quiet", "worker", "--hostname=core-tests@%h", "--concurrency=2"]
@@ -38,6 +39,8 @@ def worker() -> Iterator[None]:
         finally:
             process.kill()
             process.wait()
+            with celery_app.connection_for_write() as connection:
+                Queue(QUEUE, channel=connection.default_channel).delete()  # else it would remain, without a consumer
 
 
 @pytest.fixture

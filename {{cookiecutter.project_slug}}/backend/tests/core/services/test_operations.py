@@ -111,7 +111,7 @@ def test_all_runs_of_a_filter_are_revoked(api: Api, session: Session, enqueue: E
     assert api.wait_for_end(enqueue(core_add.enqueue(x=1, y=1)))["state"] == "SUCCESS"  # a process is free again
 
 
-def test_workers_are_told_to_terminate_executing_runs_only(session: Session) -> None:
+def test_revocation_terminates_executing_runs_only(session: Session) -> None:
     ids = {state: str(uuid4()) for state in (State.PENDING, State.STARTED, State.RETRY)}
     for state, run_id in ids.items():  # not committed: no relay sees them
         session.execute(insert(runs).values(id=run_id, name="core_slow", queue=QUEUE, arguments={}, state=state))

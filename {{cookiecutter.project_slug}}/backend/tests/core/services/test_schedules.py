@@ -1,14 +1,14 @@
 """Schedules against PostgreSQL, with rows of their own: the relays of the services do not have these schedules."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.settings import settings
 from app.core.tasks import crontab, every, history, schedule, schedules
@@ -20,7 +20,6 @@ from tests.core.tasks import core_add
 pytestmark = pytest.mark.services
 
 NAME = "core-schedule"
-Step = Callable[[AsyncConnection], Awaitable[Any]]
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def test_warning_is_a_line_of_the_same_form(output: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pytest captures warnings and standard error itself, and anew in each phase of a test."""
+    """pytest captures warnings and standard error itself, and again in each phase of a test."""
     monkeypatch.setattr("sys.stderr", output)
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -31,7 +31,7 @@ def test_requests_are_counted_by_path_template_and_status(method: str, path: str
     assert count(method, route, status) == before + 1
 
 
-def test_metrics_say_that_postgresql_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_report_unavailable_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = create_engine("postgresql+psycopg://app@localhost:1/app")  # nothing listens there
     monkeypatch.setattr("app.metrics.autocommit_engine", lambda: nowhere)
     registry = CollectorRegistry()
