@@ -20,6 +20,7 @@ from tests.render.test_rendered_documents import anchors
 from tests.variants import CHOICES, OAUTH, TEMPLATE
 
 SECRETS = {
+    "API_KEYS": "web:0123456789abcdef",
     "FLOWER_AUTH": "'ann@example.com|bob@example.com'",
     "FLOWER_OAUTH2_KEY": "the-key",
     "FLOWER_OAUTH2_SECRET": "the-secret",
@@ -54,7 +55,7 @@ def deployable(distinct: Distinct, tmp_path_factory: pytest.TempPathFactory) -> 
         text = env.read_text(encoding="utf-8")
         for name, value in SECRETS.items():
             text = re.sub(f"^{name}=$", f"{name}={value}", text, flags=re.M)
-        env.write_text(text, encoding="utf-8")
+        env.write_text(f"{text}CELERY_RESULT_BACKEND=rediss://:secret@redis.example.com\n", encoding="utf-8")
         prepare(mine)
         return mine
 
@@ -156,17 +157,16 @@ def test_secrets_have_the_values_of_the_environment_file(deployable: list[Projec
             assert "@db.example.com:5432/" in production
 
 
-def test_missing_secret_is_reported(deployable: list[Project], tmp_path: Path) -> None:
-    (project, *_) = deployable
+@pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "API_KEYS", "CELERY_RESULT_BACKEND"])
+def test_missing_secret_is_reported(deployable: list[Project], tmp_path: Path, name: str) -> None:
+    project = next(each for each in deployable if each.variant["result_backend"] == "redis")
     empty = tmp_path / "empty.env"
-    empty.write_text(
-        re.sub("^POSTGRES_PASSWORD=.*$", "POSTGRES_PASSWORD=", (project.path / ".env").read_text(), flags=re.M)
-    )
+    empty.write_text(re.sub(f"^{name}=.*$", f"{name}=", (project.path / ".env").read_text(), flags=re.M))
     done = subprocess.run(
         ["bash", f"{FOLDER}/prepare.sh", "production", str(empty)], cwd=project.path, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "POSTGRES_PASSWORD is not set" in done.stderr
+    assert f"{name} is not set" in done.stderr
 
 
 # ---- the guide -----------------------------------------------------------------------------------------------------
@@ -208,9 +208,10 @@ def test_capacity_of_the_guide_follows_from_the_measurements(projects: list[Proj
     for name in ("accept/plain-def", "worker", "finish"):
         (measured,) = re.findall(rf"^\| {name} \|[^|]+\| ([\d,]+) /s", report, re.M)
         assert f"{measured} per second" in guide, name
-    per_process = int(re.findall(r"^API_CONNECTIONS = (\d+)$", database_module(), re.M)[0])
-    assert f"{per_process + 1} * (API pods + 1) + 15 * worker pods" in guide
-    assert (per_process + 1) * 3 + 15 * 10 + 10 == int(re.findall(r"which is (\d+) for 2 API pods", guide)[0])
+    requests = int(re.findall(r"^API_CONNECTIONS = (\d+)$", database_module(), re.M)[0])
+    each = requests + 1 + 2  # the relay, and metrics
+    assert f"{each} * (API pods + 1) + 15 * worker pods" in guide
+    assert each * 3 + 15 * 10 + 10 == int(re.findall(r"which is (\d+) for 2 API pods", guide)[0])
 
 
 def database_module() -> str:
