@@ -24,10 +24,10 @@ CONNECT_ARGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-"""Parameters of each connection, for Celery's result backend as well."""
+"""Parameters of each connection, also of a result backend in PostgreSQL."""
 
 API_CONNECTIONS = 40
-"""Connections of all API processes together, in addition to one for each relay. PostgreSQL accepts 100 in all."""
+"""Connections of all API processes together, in addition to one for each relay and two for metrics, of 100 in all."""
 
 
 class Base(DeclarativeBase):

@@ -35,7 +35,7 @@ LEVELS = {
 
 
 def origin() -> dict[str, Any]:
-    """Return the columns that say where a run comes from: `request_id`, `api_key` (its name) and `traceparent`."""
+    """Return the columns that identify the origin of a run: `request_id`, `api_key` (its name) and `traceparent`."""
     context = structlog.contextvars.get_contextvars()
     return {**{name: context.get(name) for name in ("request_id", "api_key")}, "traceparent": tracing.current()}
 
@@ -51,7 +51,7 @@ def is_no_retry(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(RETRIED)
 
 
-def say(message: object, *_: Any) -> None:
+def log_from_signal(message: object, *_: Any) -> None:
     """Log a message of Celery's signal handlers; these may interrupt a handler of `logging`, so none is used."""
     record = logging.LogRecord("celery.apps.worker", logging.INFO, "", 0, str(message), None, None)
     os.write(2, f"{logging.root.handlers[0].format(record)}\n".encode())  # standard error

@@ -8,9 +8,9 @@ from app.core.origin import rejection
 
 
 class CheckOrigin:
-    """ASGI middleware that answers a rejected request with a problem document.
+    """ASGI middleware that answers a rejected request with problem details.
 
-    The API is unauthenticated, so any page open on this machine could submit tasks otherwise.
+    Without `API_KEYS` the API is unauthenticated, so any page open on this machine could submit tasks.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -277,7 +277,7 @@ def retry(condition: sa.ColumnElement[bool]) -> sa.Update:
 
 
 def revoke(condition: sa.ColumnElement[bool]) -> sa.Update:
-    """End unfinished runs as REVOKED. Workers are told to terminate those that execute; `CLAIM` refuses the others."""
+    """End unfinished runs as REVOKED. A control message terminates running ones; `CLAIM` refuses the others."""
     return (
         update(runs)
         .where(condition, runs.c.state.in_(UNFINISHED))

@@ -211,7 +211,7 @@ def running(wake: Callable[[], None]) -> AbstractAsyncContextManager[None]:
 
 
 async def _run(wake: Callable[[], None]) -> None:
-    installed = not SCHEDULES
+    installed = False
     while SCHEDULES:
         try:
             async with relay_engine().begin() as connection:

@@ -21,7 +21,7 @@ from app.core.tasks import history, queues
 from app.core.tasks.base import RecordedTask, in_background
 
 logger = structlog.get_logger(__name__)
-vars(celery_worker)["safe_say"] = logs.say  # Celery's own prints plain text
+vars(celery_worker)["safe_say"] = logs.log_from_signal  # Celery's own prints plain text
 
 FILE = Path("/tmp/worker.alive")  # noqa: S108 (a tmpfs of the container)
 INTERVAL = 5.0  # seconds
