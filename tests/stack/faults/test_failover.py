@@ -52,8 +52,9 @@ def standby(stack: Stack, ledger: Ledger) -> Iterator[None]:
     options = ("--name", STANDBY, "--network", NETWORK, "--user", "postgres", "--env", f"PGPASSWORD={password}")
     faults.docker("run", "--detach", *options, "--entrypoint", "bash", "postgres:18", "-c", COPY)
     try:
-        streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
-        wait_until(lambda: ledger.execute(streams) == [(1,)], 60, "the standby to stream")
+        # pg_basebackup streams as well, and would copy the setting of the primary that is changed below.
+        streams = "SELECT array_agg(application_name || ' ' || state) FROM pg_stat_replication"
+        wait_until(lambda: ledger.execute(streams) == [(["walreceiver streaming"],)], 60, "the standby to stream")
         ledger.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         ledger.execute("SELECT pg_reload_conf()")
         wait_until(lambda: ledger.execute("SHOW synchronous_standby_names") == [("*",)], 10, "synchronous commits")
