@@ -12,6 +12,7 @@ from typing import Any, override
 from uuid import uuid4
 
 import structlog
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined] # its stubs are older
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
@@ -88,8 +89,8 @@ class WorkerLostTooOftenError(Exception):
     """More workers were lost over a run than is plausible by chance."""
 
 
-class TaskMemoryError(Exception):
-    """A task raised `MemoryError`, with which Celery would stop the whole worker."""
+class TaskAbortedError(Exception):
+    """A task raised `MemoryError`, with which Celery would stop the worker, or an exception that it does not record."""
 
 
 class EarlierFailureError(Exception):
@@ -168,7 +169,7 @@ class RecordedTask[**P, R](Task[P, R]):
         return self.options().enqueue(*args, **kwargs)
 
     @override
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Execute the run of a message, unless it has ended, was revoked or is running elsewhere.
 
         Celery stores the returned or raised outcome in its result backend and acknowledges the message afterwards: the
@@ -254,12 +255,9 @@ class RecordedTask[**P, R](Task[P, R]):
             return loop.run(result) if isinstance(result, Coroutine) else result
         except ClaimLostError as error:
             raise error if error.row else ClaimLostError(attempt.row()) from None
-        except UndecidedError:
-            raise
-        except MemoryError as error:
-            attempt.fail("MemoryError", to_text(traceback.format_exc()))
-            raise TaskMemoryError from error
-        except Exception as error:
+        except BaseException as error:  # asyncio.CancelledError, for example, is no Exception
+            if terminate_handler_fired() or isinstance(error, (UndecidedError, SystemExit, KeyboardInterrupt)):
+                raise  # the process was told to end, or the outcome is unknown
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
             skewed = attempt.number - 1 - attempt.retries - attempt.losses  # earlier attempts of another version
             if self._is_of_another_version(error) and skewed < SKEW_RETRIES:
@@ -269,16 +267,18 @@ class RecordedTask[**P, R](Task[P, R]):
                 pause = error.delay.total_seconds() if isinstance(error, RetryIn) else None
                 raise self._retry(attempt, error, reason, pause) from error
             attempt.fail(reason, to_text(traceback.format_exc()))
+            if isinstance(error, MemoryError) or not isinstance(error, Exception):
+                raise TaskAbortedError(reason) from error
             raise
 
-    def _is_of_another_version(self, error: Exception) -> bool:
+    def _is_of_another_version(self, error: BaseException) -> bool:
         """Return whether the arguments are those of a newer or older version of the task, which another worker has."""
         if not isinstance(error, ValidationError) or error.title != self.arguments.__name__:
             return False
         return any(each["type"] in {"missing", "extra_forbidden"} for each in error.errors())
 
     def _retry(
-        self, attempt: Attempt, error: Exception, reason: str, pause: float | None = None, *, is_counted: bool = True
+        self, attempt: Attempt, error: Any, reason: str, pause: float | None = None, *, is_counted: bool = True
     ) -> Retry:
         """Record a failed attempt, whose successor the relay starts; return the exception that Celery expects.
 

@@ -271,6 +271,7 @@ def retry(condition: sa.ColumnElement[bool]) -> sa.Update:
             publish_at=func.now(),
             outbox_action=OutboxAction.PUBLISH,
             **dict.fromkeys(("ended_at", "progress", "result"), null()),
+            message=runs.c.message.op("-")(sa.literal("expires", sa.Text)),  # the time may have passed
             **dict.fromkeys(("retries", "losses"), 0),
         )
     )
@@ -380,13 +381,13 @@ def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: i
     """Requeue up to `limit` runs of a queue whose message was lost; returns the id and the new state of each.
 
     A queue is first in, first out, but prefers messages with a priority. So a message is lost if the queue is `empty`,
-    or now delivers a message without priority that was published `waited` later. The wait doubles with each
+    or now delivers a message that was published `waited` later, once and without priority. The wait doubles with each
     publication; after `publish_limit` of them the run ends as FAILURE. If the message exists nevertheless, the worker
     ignores one of the two.
     """
-    is_first_attempt = (runs.c.state == State.STARTED) & (runs.c.attempts == 1) & (runs.c.queue == queue)
-    has_no_priority = runs.c.message["priority"].is_(None)
-    delivered_now = select(func.max(runs.c.published_at)).where(is_first_attempt, has_no_priority).scalar_subquery()
+    is_first = (runs.c.state == State.STARTED) & (runs.c.attempts == 1) & (runs.c.queue == queue)
+    is_plain = (runs.c.publish_count == 1) & runs.c.message["priority"].is_(None)
+    delivered_now = select(func.max(runs.c.published_at)).where(is_first, is_plain).scalar_subquery()
     unanswered = runs.c.publish_count - runs.c.attempts
     backoff = waited * func.power(2, func.least(func.greatest(unanswered, 1), publish_limit) - 1)
     due = func.greatest(runs.c.published_at, runs.c.started_at, runs.c.next_try_at)
@@ -581,7 +582,9 @@ RETRY = _attempt.values(
 Parameters: `countdown`, `retries`, `error`, `traceback`.
 """
 
-SUCCEED = _attempt.values(state=State.SUCCESS, error=null(), traceback=null(), ended_at=func.now()).returning(
+_end = _attempt.values(ended_at=func.now(), outbox_action=null())  # a parked message is not sent any more
+
+SUCCEED = _end.values(state=State.SUCCESS, error=null(), traceback=null()).returning(
     func.set_config("idle_in_transaction_session_timeout", "15s", True)
 )
 """Ends a run as SUCCESS, and clears the error of earlier attempts. Parameter: `result`.
@@ -590,7 +593,7 @@ In the transaction of a task's session, PostgreSQL ends a session that does not 
 frozen or cut off, and holds a lock on the row.
 """
 
-FAIL = _attempt.values(state=State.FAILURE, ended_at=func.now())
+FAIL = _end.values(state=State.FAILURE)
 """Ends a run as FAILURE. Parameters: `error`, `traceback`."""
 
 
@@ -606,5 +609,5 @@ def finish_externally(run_id: str, state: State, error: str | None = None) -> sa
 
 def exceed_time_limit(run_id: str, worker: str, limit: timedelta, error: str) -> sa.Update:
     """End a run whose process was killed at its hard time limit, if no later attempt has started."""
-    is_attempt = (runs.c.worker == worker) & (runs.c.started_at < func.now() - limit + timedelta(seconds=5))
+    is_attempt = (runs.c.worker == worker) & (runs.c.started_at < func.now() - limit / 2)
     return finish_externally(run_id, State.FAILURE, error).where(runs.c.state == State.STARTED, is_attempt)

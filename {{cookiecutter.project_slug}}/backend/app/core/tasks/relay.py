@@ -38,7 +38,7 @@ app: Any = celery_app
 CONTROL = app.control.mailbox.exchange
 BATCH = 100
 BATCH_SIZE = 8 * 1024**2  # bytes of arguments in a batch, or one row
-TIMEOUT = 5.0  # seconds that the broker has to answer, or to confirm a batch
+TIMEOUT = 5.0  # seconds that the broker has to answer, or to confirm a batch, and more for a large one: 1 s for each MB
 IDLE = 1.0  # seconds between polls; the API wakes the relay of its own process at once
 RECONNECT = 1.0  # seconds between connection attempts
 RECOVERY_INTERVAL = 10.0  # seconds between searches for lost messages
@@ -108,7 +108,7 @@ class Relay:
         while True:
             self._wake.clear()
             try:
-                while await self._publish_batch(*exchanges):
+                while await self._publish_batch(*exchanges) and loop.time() < next_recovery:
                     pass
                 if held or loop.time() >= next_recovery:
                     held = await self._release()
@@ -137,7 +137,7 @@ class Relay:
             enqueued = [row for row in rows if row.outbox_action is OutboxAction.PUBLISH and not row.is_paused]
             held = [row.id for row in rows if row.outbox_action is OutboxAction.PUBLISH and row.is_paused]
             revoked = [row.id for row in rows if row.outbox_action is OutboxAction.REVOKE]
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(TIMEOUT + sum(row.length for row in rows) / 1e6):
                 errors = await asyncio.gather(*(_publish(exchange, row) for row in enqueued))
                 if revoked:
                     await control.publish(revocation(revoked), "")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.core import database
 from app.core.tasks import relay
-from app.core.tasks.history import State, runs
+from app.core.tasks.history import State, requeue_lost, runs
 from tests.conftest import Api
 from tests.core.tasks import QUEUE
 
@@ -50,6 +51,21 @@ def test_lost_message_is_published_again_up_to_the_limit(
     assert (run["state"], run["result"], run["attempts"]) == ("SUCCESS", 5, 1)
     run = api.run(often)
     assert (run["state"], run["error"]) == ("FAILURE", "lost: no worker took its message, sent 8 times")
+
+
+@pytest.mark.parametrize(("publications", "is_lost"), [(1, True), (2, False)])
+def test_queue_order_follows_from_messages_that_were_published_once(
+    session: Session, publications: int, *, is_lost: bool
+) -> None:
+    """A run may start from the first of two messages, which is older than its last publication."""
+    queue, minutes = f"core-tests-{uuid4()}", func.now() - text("interval '2 minutes'")
+    rows = ((State.PENDING, 0, 1, minutes), (State.STARTED, 1, publications, func.now()))
+    for state, attempts, count, published in rows:
+        row: dict[str, Any] = {"id": str(uuid4()), "name": "core_add", "queue": queue, "arguments": {}, "state": state}
+        row |= {"attempts": attempts, "publish_count": count, "published_at": published}
+        session.execute(insert(runs).values(**row))  # not committed: no relay sees them
+    statement = requeue_lost(queue, empty=False, waited=relay.LOST_AFTER, publish_limit=8, limit=10)
+    assert bool(session.execute(statement).all()) is is_lost
 
 
 def test_unroutable_message_does_not_block_others(api: Api, session: Session) -> None:

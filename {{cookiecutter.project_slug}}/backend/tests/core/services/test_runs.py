@@ -243,7 +243,7 @@ def test_run_with_a_priority_starts_before_those_that_wait(api: Api, session: Se
     session.commit()
     for each in running:
         api.wait_for(each, lambda run: run["state"] == "STARTED")
-    waiting = [session.execute(core_add.enqueue(x=n, y=0)).scalar_one() for n in range(1000)]
+    waiting = [session.execute(core_add.enqueue(x=n, y=0)).scalar_one() for n in range(300)]
     session.commit()
     urgent = session.execute(core_add.options(priority=9).enqueue(x=1, y=1)).scalar_one()
     session.commit()

@@ -14,7 +14,7 @@ from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
 from app.core.database import is_unavailable
 from app.core.tasks import base, loop
-from app.core.tasks.attempt import UndecidedError, deciding
+from app.core.tasks.attempt import Attempt, UndecidedError, deciding
 from tests.core.tasks import core_add
 
 
@@ -52,6 +52,43 @@ def test_run_that_is_retried_in_the_same_process_may_fail(monkeypatch: pytest.Mo
     finally:
         task.pop_request()
     core_add.on_failure(OSError(), "run-1", (), {}, None)
+
+
+class Recorded(Attempt):
+    """An attempt that keeps its end instead of writing it."""
+
+    error = ""
+
+    def fail(self, error: str, traceback: str | None = None) -> None:  # noqa: ARG002
+        self.error = error
+
+
+def execute(raised: BaseException, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """Execute an attempt whose function raises; return the attempt."""
+
+    def call(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(core_add, "call", call)
+    attempt = Recorded("run-1", 0, "test")
+    with pytest.raises((Exception, type(raised))) as caught:
+        core_add._execute(attempt, {})
+    assert isinstance(caught.value, Exception) or not attempt.error, "Celery records exceptions only"
+    return attempt
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError(), MemoryError(), BaseExceptionGroup("", [SystemExit()])])
+def test_failure_of_any_kind_is_recorded(raised: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(raised).__name__ in execute(raised, monkeypatch).error
+
+
+def test_exit_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert execute(SystemExit(1), monkeypatch).error == ""
+
+
+def test_error_while_the_process_is_terminated_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "terminate_handler_fired", lambda: True)
+    assert execute(OSError("cleanup"), monkeypatch).error == ""
 
 
 def test_exceeded_time_limit_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

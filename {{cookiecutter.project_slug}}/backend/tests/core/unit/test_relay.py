@@ -88,6 +88,36 @@ class Failing(Relay):
         pass
 
 
+class Busy(Relay):
+    """A relay to whom requests give new rows all the time."""
+
+    recovered = 0
+
+    async def _publish_batch(self, *_: Any) -> int:
+        await asyncio.sleep(0.001)
+        return 1
+
+    async def _release(self) -> bool:
+        return False
+
+    async def _recover(self, _channel: Any) -> None:
+        self.recovered += 1
+
+
+def test_relay_searches_for_lost_messages_under_sustained_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "RECOVERY_INTERVAL", 0.05)
+    monkeypatch.setattr(relay_module, "IDLE", 0.0)
+    relay = Busy()
+    channel: Any = None
+
+    async def serve() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(relay._serve(channel), 0.5)
+
+    asyncio.run(serve())
+    assert relay.recovered > 1
+
+
 def test_relay_pauses_without_a_database_while_a_queue_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "RECOVERY_INTERVAL", 0.0)
     relay = Failing()
