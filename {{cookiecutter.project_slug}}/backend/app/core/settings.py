@@ -5,7 +5,7 @@ from functools import cache
 from typing import Literal
 from urllib.parse import quote
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 from sqlalchemy import URL
 
@@ -51,9 +51,9 @@ class Settings(BaseSettings, env_ignore_empty=True):
     api_keys: SecretStr = SecretStr("")
     flower_api_key: SecretStr = SecretStr("")
 
-    backend_processes: PositiveInt = 1
-    history_days: NonNegativeInt = 30
-    history_failure_days: NonNegativeInt = 90
+    backend_processes: int = Field(1, ge=1, le=20)  # each takes two of PostgreSQL's connections and one for its relay
+    history_days: int = Field(30, ge=0, le=36_500)
+    history_failure_days: int = Field(90, ge=0, le=36_500)
     allowed_hosts: str = Field("", pattern=r"^([\w., -]|\[[\da-fA-F:.]+\])*$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
@@ -64,7 +64,7 @@ class Settings(BaseSettings, env_ignore_empty=True):
         pairs = _pairs(value)
         names = {name for name, _, _ in pairs}
         are_valid = all(_KEY.fullmatch("".join(pair)) for pair in pairs)
-        if not are_valid or len(names) < len(pairs) or FLOWER in names:
+        if not are_valid or len(names) < len(pairs) or FLOWER in names or (value.get_secret_value() and not pairs):
             rule = f'keys of 16 or more printable ASCII characters; the name "{FLOWER}" is taken'
             message = f"use name:key, or several pairs with different names, separated by commas, and {rule}"
             raise ValueError(message)
@@ -88,14 +88,10 @@ class Settings(BaseSettings, env_ignore_empty=True):
     @property
     def database_url(self) -> URL:
         """SQLAlchemy URL of PostgreSQL, for async and sync engines; its variables are required when it is used."""
-        database = read(DatabaseSettings)
+        own = read(DatabaseSettings)
+        password = own.postgres_password.get_secret_value()
         return URL.create(
-            "postgresql+psycopg",
-            username=database.postgres_user,
-            password=database.postgres_password.get_secret_value(),
-            host=database.postgres_host,
-            port=database.postgres_port,
-            database=database.postgres_db,
+            "postgresql+psycopg", own.postgres_user, password, own.postgres_host, own.postgres_port, own.postgres_db
         )
 
     @property

@@ -49,6 +49,13 @@ IdempotencyKey = Annotated[
 """As in https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, with or without the quotes."""
 
 
+class Options(BaseModel, extra="forbid"):
+    """Query parameters of a task whose arguments are a body."""
+
+    wait: Wait = 0
+    delay: Delay = 0
+
+
 class Accepted(BaseModel):
     """The run is stored, and will be executed."""
 
@@ -88,19 +95,18 @@ def _with_query(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
 
 def _with_body(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
     body: Any = task.arguments
-    required = any(field.is_required() for field in body.model_fields.values())
-    default = PydanticUndefined if required else body()  # a body of optional arguments may be absent
+    is_required = any(field.is_required() for field in body.model_fields.values())
+    default = PydanticUndefined if is_required else body()  # a body of optional arguments may be absent
 
     async def enqueue(
         request: Request,
         relay: CurrentRelay,
         values: Annotated[body, Body()] = default,
         *,
-        wait: Annotated[Wait, Query()] = 0,
-        delay: Annotated[Delay, Query()] = 0,
+        options: Annotated[Options, Query()],
         key: IdempotencyKey = None,
     ) -> Outcome:
-        return await _enqueue(task, values, request, relay, key, wait=wait, delay=delay)
+        return await _enqueue(task, values, request, relay, key, wait=options.wait, delay=options.delay)
 
     return enqueue
 
@@ -108,7 +114,10 @@ def _with_body(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
 async def _enqueue(
     task: Task, values: Any, request: Request, relay: Relay, key: str | None, *, wait: float = 0, delay: float = 0
 ) -> Outcome:
-    arguments = values.dump()
+    try:
+        arguments = values.dump()
+    except ValueError as error:
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
     wait, delay = arguments.pop("wait", wait), arguments.pop("delay", delay)
     run_id = str(uuid4() if key is None else uuid5(NAMESPACE, f"{origin()['api_key'] or ''}\n{task.name}\n{key}"))
     run = {"id": run_id, "name": task.name, "queue": task.queue_name, "arguments": arguments}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 from sqlalchemy import ColumnElement, Update, func, select
 from sqlalchemy.exc import IntegrityError
@@ -26,6 +26,12 @@ ATTEMPTS = 3  # of a call that conflicts with others
 NOT_RETRIED = responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
+class Changes(BaseModel, extra="forbid"):
+    """What is different in a new attempt."""
+
+    arguments: dict[str, JsonValue] | None = Field(None, description="those to change")
+
+
 class Changed(BaseModel):
     """The runs that a call has changed, and those that are left for another."""
 
@@ -40,13 +46,13 @@ Everything = Annotated[bool, Query(alias="all", description="required without ot
 async def retry_task(
     task_id: str,
     relay: CurrentRelay,
-    arguments: Annotated[dict[str, JsonValue] | None, Body(embed=True, description="those to change")] = None,
+    changes: Changes | None = None,
 ) -> TaskRun:
     """Run an ended task again, with the same arguments or with changed ones; it keeps its id and earlier attempts."""
     run = await get_task(task_id)
     statement = history.retry(runs.c.id == task_id).returning(*runs.c)
-    if arguments:
-        statement = statement.values(arguments=_merge_arguments(run, arguments))
+    if changes and changes.arguments:
+        statement = statement.values(arguments=_merge_arguments(run, changes.arguments))
     try:
         retried = await execute(statement)
     except IntegrityError:

@@ -48,7 +48,7 @@ class EarlierAttempt(BaseModel):
 class TaskRun(BaseModel):
     """One run of a task."""
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config = ConfigDict(from_attributes=True, hide_input_in_errors=True)
 
     task_id: str = Field(validation_alias="id")
     name: str

@@ -50,15 +50,9 @@ class Page(BaseHandler):
         headers = {"Content-Type": "application/json"} if sent else {}
         if key := settings().api_key.get_secret_value():
             headers["Authorization"] = f"Bearer {key}"
+        request: Any = {"method": method, "body": sent if method == "POST" else None, "headers": headers}
         try:
-            response = await AsyncHTTPClient().fetch(
-                address,
-                raise_error=False,
-                method=method,
-                body=sent if method == "POST" else None,
-                headers=headers,
-                request_timeout=TIMEOUT,
-            )
+            response = await AsyncHTTPClient().fetch(address, raise_error=False, request_timeout=TIMEOUT, **request)
             return response.code, json.loads(response.body)
         except (OSError, ClientError, ValueError) as error:
             raise HTTPError(HTTPStatus.BAD_GATEWAY, "the API is unavailable: %s", error) from error

@@ -18,7 +18,9 @@ SCALARS = {"string", "integer", "number", "boolean", "null"}
 class Arguments(BaseModel):
     """Base of every task's model of arguments; a field is an argument."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=(), hide_input_in_errors=True)
+    model_config = ConfigDict(  # `to_json` rejects the constants, which would be null otherwise
+        extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants", hide_input_in_errors=True
+    )
 
     @classmethod
     def parse(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,17 +34,15 @@ class Arguments(BaseModel):
     @classmethod
     def encode(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by name, validated and as JSON; raises as `parse` and `to_json`."""
-        validated = cls.model_validate(cls.named(args, kwargs), by_alias=True, by_name=True)
-        encoded: dict[str, Any] = to_json(validated.dump())
-        return encoded
+        return cls.model_validate(cls.named(args, kwargs), by_alias=True, by_name=True).dump()
 
     def dump(self) -> dict[str, Any]:
-        """Return the given arguments as JSON.
+        """Return the given arguments as JSON; raises as `to_json`.
 
         Models are complete, but defaults of the task are left to the worker, so that an older worker accepts a call of
         a newer API.
         """
-        return self.model_dump(mode="json", round_trip=True, include=self.model_fields_set)
+        return dict(to_json(self.model_dump(mode="json", round_trip=True, include=self.model_fields_set)))
 
     @classmethod
     def named(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +60,8 @@ class Arguments(BaseModel):
 
 def _fits_query(field: Mapping[str, Any], definitions: Mapping[str, Any], *, item: bool = False) -> bool:
     if "$ref" in field:
-        return _fits_query(definitions[field["$ref"].rpartition("/")[2]], definitions, item=item)
+        target = definitions[field["$ref"].rpartition("/")[2]]  # FastAPI does not see that such a type is a list
+        return target.get("type") != "array" and _fits_query(target, definitions, item=item)
     if "anyOf" in field:
         kinds = {each.get("type") for each in field["anyOf"]}
         mixed = "array" in kinds and not kinds <= {"array", "null"}  # one value of a query would be a list
@@ -128,17 +129,18 @@ def to_json(value: Any) -> Any:
 
     Raises:
         TypeError: a part of it has no JSON form.
-        ValueError: it contains a NaN, an infinity, a NUL character or a lone surrogate.
+        ValueError: it contains a NaN, an infinity, a NUL character or a lone surrogate, or is nested too deep: pydantic
+            writes 255 levels, of which a page of runs needs four.
     """
     try:
-        text = json.dumps(to_jsonable_python(value), allow_nan=False, ensure_ascii=False)
+        text = json.dumps(to_jsonable_python([[[[value]]]]), allow_nan=False, ensure_ascii=False)
     except PydanticSerializationError as error:
         raise TypeError(str(error)) from error
     text.encode()
     if "\\u0000" in text.replace("\\\\", ""):  # escaped backslashes begin no escape
         message = "PostgreSQL cannot store a NUL character in JSON"
         raise ValueError(message)
-    return json.loads(text)
+    return json.loads(text)[0][0][0][0]
 
 
 def to_text(text: str) -> str:

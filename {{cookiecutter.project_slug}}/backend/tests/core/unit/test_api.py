@@ -36,6 +36,7 @@ def client() -> TestClient:
         ("POST", "/tasks/core_add?x=1&y=1&delay=-1", "delay"),
         ("POST", "/tasks/core_add?x=1&y=1&delay=1e9", "delay"),
         ("POST", "/tasks/core_price", "body"),
+        ("POST", "/tasks/core_price?delays=60", "delays"),
         ("GET", "/tasks/history?state=DONE", "state"),
         ("GET", "/tasks/history?since=yesterday", "since"),
         ("GET", "/tasks/history?limit=0", "limit"),

@@ -86,6 +86,13 @@ def anything(run: RunContext, value: JsonValue) -> None:
     pass
 
 
+type Ids = list[int]
+
+
+def alias(run: RunContext, ids: Ids) -> None:
+    pass
+
+
 def defaults(run: RunContext, x: float = 1, point: Point | None = None) -> None:
     pass
 
@@ -100,6 +107,7 @@ def defaults(run: RunContext, x: float = 1, point: Point | None = None) -> None:
         (anything, False),
         (numbers, False),
         (either, False),
+        (alias, False),
     ],
 )
 def test_query_expresses_scalars_and_lists_of_scalars(function: Callable[..., Any], *, fits: bool) -> None:
@@ -153,13 +161,25 @@ def test_positional_arguments_are_named() -> None:
         arguments_of(model, RunContext).encode((1, {"x": 2}, 3), {})
 
 
+def test_nan_within_any_value_is_rejected() -> None:
+    def function(run: RunContext, data: dict[str, Any]) -> None: ...
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        arguments_of(function, RunContext).encode((), {"data": {"x": float("nan")}})
+
+
 @pytest.mark.parametrize("given", [{"x": "one"}, {"x": float("nan")}, {"z": 1}])
 def test_invalid_arguments_are_rejected(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         arguments_of(defaults, RunContext).encode((), given)
 
 
-@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "ü 😀"]}, "text", r"a\u0000b", None])
+def lists(levels: int) -> Any:
+    """Return a list with as many levels."""
+    return [] if levels == 1 else [lists(levels - 1)]
+
+
+@pytest.mark.parametrize("value", [{"a": [1, 2.5, None, True, "ü 😀"]}, "text", r"a\u0000b", lists(200), None])
 def test_json_is_stored_unchanged(value: Any) -> None:
     assert to_json(value) == value
 
@@ -180,7 +200,7 @@ def test_rich_results_become_plain_values(value: Any, stored: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), "a\x00b", "\\\x00", {"deep": ["\x00"]}, "\ud800", object()]
+    "value", [float("nan"), float("inf"), "a\x00b", "\\\x00", {"deep": ["\x00"]}, "\ud800", lists(254), object()]
 )
 def test_value_that_postgresql_cannot_store_is_rejected(value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):

@@ -51,7 +51,7 @@ def test_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(Settings).backend_processes == 1
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
+@pytest.mark.parametrize("value", ["0", "-1", "21", "many"])
 def test_invalid_number_of_processes_is_rejected(value: str) -> None:
     with pytest.raises(ValidationError, match="backend_processes"):
         settings(backend_processes=value)
@@ -94,3 +94,10 @@ def test_invalid_keys_are_rejected_without_showing_them(value: str, monkeypatch:
     assert "API_KEYS: " in str(exit_.value.code)
     assert "use name:key" in str(exit_.value.code)
     assert value not in str(exit_.value.code)
+
+
+@pytest.mark.parametrize("value", [",", " , "])
+def test_separators_without_keys_do_not_open_the_api(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS", value)
+    with pytest.raises(SystemExit, match="API_KEYS: "):
+        read(Settings)
