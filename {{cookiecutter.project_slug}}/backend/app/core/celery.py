@@ -36,8 +36,8 @@ celery_app.conf.update(
     # Default limits in seconds; a task may set its own.
     task_soft_time_limit=570,
     task_time_limit=600,
-    # Nothing beyond the running tasks: a waiting message stays in the queue, for the first worker that is free.
-    # See WORKER_PREFETCH in .env.
+    # One message for each process and queue: others stay in the queue, for the first worker that is free. RabbitMQ
+    # counts for each queue, since quorum queues have no limit for a whole channel. See WORKER_PREFETCH in .env.
     worker_prefetch_multiplier=1,
     worker_max_memory_per_child=300_000,  # KiB
     worker_soft_shutdown_timeout=20,  # seconds; less than stop_grace_period in docker-compose.yml

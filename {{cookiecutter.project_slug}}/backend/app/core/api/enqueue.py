@@ -11,7 +11,7 @@ from uuid import UUID, uuid4, uuid5
 import structlog
 from fastapi import APIRouter, Body, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, Field, create_model
+from pydantic import BaseModel, Field, create_model
 from pydantic_core import PydanticUndefined
 
 from app.core.api.inserts import insert
@@ -35,18 +35,14 @@ Delay = Annotated[
 NAMESPACE = UUID("b1b0e3bb-6bb5-4ffd-b1f4-8a1dbbc7a9a9")  # of the ids of runs with an idempotency key
 
 
-def _unquote(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
-
-
 IdempotencyKey = Annotated[
-    Annotated[str, AfterValidator(_unquote), Field(min_length=1, max_length=LONGEST_KEY)] | None,
+    Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)] | None,
     Header(
         alias="Idempotency-Key",
         description="a repeated request, with the same key and arguments, gets the run of the first",
     ),
 ]
-"""As in https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, with or without the quotes."""
+"""As in https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, quoted or not."""
 
 
 class Options(BaseModel, extra="forbid"):
@@ -88,6 +84,8 @@ def _with_query(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
     async def enqueue(
         request: Request, relay: CurrentRelay, values: Annotated[query, Query()], key: IdempotencyKey = None
     ) -> Outcome:
+        if request.headers.get("content-length", "0") != "0":  # it would be ignored
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "body: the arguments are query parameters")
         return await _enqueue(task, values, request, relay, key)
 
     return enqueue

@@ -51,13 +51,11 @@ def test_key_with_other_arguments_is_rejected(api: Api, own: TestClient) -> None
     assert response.status_code == 422
     assert "other arguments" in response.json()["detail"]
     assert api.wait_for_end(first)["arguments"] == {"x": 1, "y": 1}
-    quoted = own.post("/tasks/core_add", params={"x": 1, "y": 1}, headers={"Idempotency-Key": f'"{key}"'})
-    assert quoted.json()["task_id"] == first
     other_task = own.post("/tasks/core_fail", headers={"Idempotency-Key": key}).json()["task_id"]
     assert other_task != first
 
 
-@pytest.mark.parametrize("key", ["", '""', "x" * 256])
+@pytest.mark.parametrize("key", ["", "x" * 256])
 def test_invalid_key_is_rejected(own: TestClient, key: str) -> None:
     response = own.post("/tasks/core_add", params={"x": 1, "y": 1}, headers={"Idempotency-Key": key})
     assert response.status_code == 422

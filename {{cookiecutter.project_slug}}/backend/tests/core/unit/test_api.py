@@ -74,6 +74,11 @@ def test_invalid_body_is_rejected_by_name(client: TestClient, body: object, name
     assert named in response.json()["detail"]
 
 
+def test_body_for_query_parameters_is_rejected(client: TestClient) -> None:
+    response = client.post("/tasks/core_slow", json={"duration": 5})
+    assert (response.status_code, response.json()["detail"]) == (422, "body: the arguments are query parameters")
+
+
 def test_cursor_of_nested_json_is_rejected(client: TestClient) -> None:
     nested = "W1tb" * 15_000
     assert client.get("/tasks/history", params={"cursor": nested}).status_code == 422
