@@ -44,7 +44,7 @@ DUE = case(
     (runs.c.state == State.RETRY, runs.c.next_try_at),
     else_=runs.c.publish_at,
 )
-# A message that the broker refused is due after a pause; it counts as unsent meanwhile.
+# A message that the broker refused is due after a pause; that of a first attempt or a retry counts as unsent meanwhile.
 OLDEST_UNPUBLISHED = select(func.coalesce(func.extract("epoch", func.now() - func.min(DUE)), 0)).where(
     runs.c.outbox_action.is_not(None), runs.c.publish_at <= func.now() + POSTPONED, func.now() >= DUE
 )

@@ -42,7 +42,7 @@ IdempotencyKey = Annotated[
         description="a repeated request, with the same key and arguments, gets the run of the first",
     ),
 ]
-"""As in https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, quoted or not."""
+"""As in https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/, but quotes are part of a key."""
 
 
 class Options(BaseModel, extra="forbid"):
@@ -84,7 +84,7 @@ def _with_query(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
     async def enqueue(
         request: Request, relay: CurrentRelay, values: Annotated[query, Query()], key: IdempotencyKey = None
     ) -> Outcome:
-        if request.headers.get("content-length", "0") != "0":  # it would be ignored
+        if await request.body():  # it would be ignored
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "body: the arguments are query parameters")
         return await _enqueue(task, values, request, relay, key)
 
@@ -93,8 +93,8 @@ def _with_query(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
 
 def _with_body(task: Task) -> Callable[..., Coroutine[Any, Any, Outcome]]:
     body: Any = task.arguments
-    is_required = any(field.is_required() for field in body.model_fields.values())
-    default = PydanticUndefined if is_required else body()  # a body of optional arguments may be absent
+    # A body of optional arguments may be absent.
+    default = PydanticUndefined if any(each.is_required() for each in body.model_fields.values()) else body()
 
     async def enqueue(
         request: Request,

@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457)."""
+"""Errors as problem details (RFC 9457)."""
 
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +19,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Problem(BaseModel):
-    """A problem document: `title` is the same for every problem of a status, `detail` describes this one."""
+    """Problem details: `title` is the same for every problem of a status, `detail` describes this one."""
 
     type: str = "about:blank"
     title: str
@@ -37,7 +37,7 @@ COMMON = responses(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILAB
 
 
 def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return the response with a problem document."""
+    """Return the response with problem details."""
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
     return JSONResponse(problem.model_dump(), status, headers, media_type="application/problem+json")
 
@@ -64,7 +64,7 @@ async def _unavailable(_request: Request, error: Exception) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the application with a problem document, and describe it once in the OpenAPI document."""
+    """Answer every error of the application with problem details, and describe it once in the OpenAPI document."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

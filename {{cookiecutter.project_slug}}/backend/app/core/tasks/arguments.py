@@ -18,9 +18,8 @@ SCALARS = {"string", "integer", "number", "boolean", "null"}
 class Arguments(BaseModel):
     """Base of every task's model of arguments; a field is an argument."""
 
-    model_config = ConfigDict(  # `to_json` rejects the constants, which would be null otherwise
-        extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants", hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
+    model_config |= ConfigDict(allow_inf_nan=False, ser_json_inf_nan="constants")  # which `to_json` rejects
 
     @classmethod
     def parse(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,11 +135,10 @@ def to_json(value: Any) -> Any:
         text = json.dumps(to_jsonable_python([[[[value]]]]), allow_nan=False, ensure_ascii=False)
     except PydanticSerializationError as error:
         raise TypeError(str(error)) from error
-    text.encode()
     if "\\u0000" in text.replace("\\\\", ""):  # escaped backslashes begin no escape
         message = "PostgreSQL cannot store a NUL character in JSON"
         raise ValueError(message)
-    return json.loads(text)[0][0][0][0]
+    return json.loads(text.encode())[0][0][0][0]
 
 
 def to_text(text: str) -> str:

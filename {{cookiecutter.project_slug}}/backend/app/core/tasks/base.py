@@ -12,7 +12,6 @@ from typing import Any, override
 from uuid import uuid4
 
 import structlog
-from billiard.common import terminate_handler_fired  # type: ignore[attr-defined] # its stubs are older
 from celery import Task, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
@@ -255,9 +254,11 @@ class RecordedTask[**P, R](Task[P, R]):
             return loop.run(result) if isinstance(result, Coroutine) else result
         except ClaimLostError as error:
             raise error if error.row else ClaimLostError(attempt.row()) from None
+        except (UndecidedError, SystemExit, KeyboardInterrupt):
+            raise
         except BaseException as error:  # asyncio.CancelledError, for example, is no Exception
-            if terminate_handler_fired() or isinstance(error, (UndecidedError, SystemExit, KeyboardInterrupt)):
-                raise  # the process was told to end, or the outcome is unknown
+            if _follows_exit(error):  # of a process that was told to end
+                raise SystemExit(1) from error
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
             skewed = attempt.number - 1 - attempt.retries - attempt.losses  # earlier attempts of another version
             if self._is_of_another_version(error) and skewed < SKEW_RETRIES:
@@ -332,6 +333,11 @@ class RecordedTask[**P, R](Task[P, R]):
             limit = exc.args[0]
             reason = f"killed at its hard time limit of {limit:g} s"
             in_background(history.exceed_time_limit(task_id, self.node, timedelta(seconds=limit), reason))
+
+
+def _follows_exit(error: BaseException | None) -> bool:
+    """Return whether an error is a `SystemExit`, or was raised while one unwound the stack, as by a cleanup."""
+    return error is not None and (isinstance(error, SystemExit) or _follows_exit(error.__context__))
 
 
 def _encodable(arguments: Any) -> Any:

@@ -38,7 +38,7 @@ app: Any = celery_app
 CONTROL = app.control.mailbox.exchange
 BATCH = 100
 BATCH_SIZE = 8 * 1024**2  # bytes of arguments in a batch, or one row
-TIMEOUT = 5.0  # seconds that the broker has to answer, or to confirm a batch, and more for a large one: 1 s for each MB
+TIMEOUT = 5.0  # seconds to answer or confirm a batch, plus 1 s per MB, but less than the transaction may wait (15 s)
 IDLE = 1.0  # seconds between polls; the API wakes the relay of its own process at once
 RECONNECT = 1.0  # seconds between connection attempts
 RECOVERY_INTERVAL = 10.0  # seconds between searches for lost messages
@@ -104,11 +104,11 @@ class Relay:
     async def _serve(self, channel: AbstractChannel, *exchanges: AbstractExchange) -> None:
         loop = asyncio.get_running_loop()
         next_recovery = loop.time() + RECOVERY_INTERVAL
-        held = False
+        held, more = False, 0
         while True:
             self._wake.clear()
             try:
-                while await self._publish_batch(*exchanges) and loop.time() < next_recovery:
+                while (more := await self._publish_batch(*exchanges)) and loop.time() < next_recovery:
                     pass
                 if held or loop.time() >= next_recovery:
                     held = await self._release()
@@ -116,10 +116,10 @@ class Relay:
                     await self._recover(channel)
                     next_recovery = loop.time() + RECOVERY_INTERVAL
             except SQLAlchemyError as error:
-                held = False
+                held, more = False, 0
                 logger.warning("relay waits for PostgreSQL", error=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), 0 if held else IDLE)
+                await asyncio.wait_for(self._wake.wait(), 0 if held or more else IDLE)
 
     async def _release(self) -> bool:
         """Publish held runs of resumed queues, at most a batch; return whether others may be left."""
@@ -137,7 +137,7 @@ class Relay:
             enqueued = [row for row in rows if row.outbox_action is OutboxAction.PUBLISH and not row.is_paused]
             held = [row.id for row in rows if row.outbox_action is OutboxAction.PUBLISH and row.is_paused]
             revoked = [row.id for row in rows if row.outbox_action is OutboxAction.REVOKE]
-            async with asyncio.timeout(TIMEOUT + sum(row.length for row in rows) / 1e6):
+            async with asyncio.timeout(min(TIMEOUT + sum(row.length for row in rows) / 1e6, 14)):
                 errors = await asyncio.gather(*(_publish(exchange, row) for row in enqueued))
                 if revoked:
                     await control.publish(revocation(revoked), "")

@@ -89,7 +89,7 @@ class Failing(Relay):
 
 
 class Busy(Relay):
-    """A relay to whom requests give new rows all the time."""
+    """A relay that always has due rows."""
 
     recovered = 0
 
@@ -106,7 +106,6 @@ class Busy(Relay):
 
 def test_relay_searches_for_lost_messages_under_sustained_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "RECOVERY_INTERVAL", 0.05)
-    monkeypatch.setattr(relay_module, "IDLE", 0.0)
     relay = Busy()
     channel: Any = None
 
