@@ -82,6 +82,14 @@ def run(stack: Stack, plan: list[Fault], options: argparse.Namespace) -> tuple[l
     checker.stop()
     if not checker.found.is_set():
         checker.check(load, executor)
+    if not checker.found.is_set():
+        if 2 * len(executor.executed) < len(plan):
+            checker.violate("faults can be injected", "plan", f"{len(executor.failed)} of {len(plan)} failed")
+        try:
+            for _ in range(10):
+                assert stack.wait_for_end(stack.enqueue("add", x=1, y=1))["state"] == "SUCCESS"
+        except AssertionError as error:
+            checker.violate("requests succeed after the faults", "add", str(error))
     violations = checker.report()
     summary = (
         f"seed {options.seed}: {options.minutes:g} minutes, {len(load.accepted)} accepted, "

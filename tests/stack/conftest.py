@@ -205,7 +205,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         parametrize_variants(metafunc, getattr(metafunc.module, "VARIANTS", COVERING))
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def no_leftovers(request: pytest.FixtureRequest) -> None:
     """Remove the containers, networks and volumes that an interrupted run of these tests has left."""
     if request.config.stash[MISSING]:
@@ -222,7 +222,7 @@ def no_leftovers(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Stack]:
+def deployed(request: pytest.FixtureRequest, render: Render, no_leftovers: None) -> Iterator[Stack]:  # noqa: ARG001
     """Build the images of a variant and start its services."""
     variant, extras = request.param
     stack = Stack(render(variant, project_slug=SLUG), *extras)

@@ -17,7 +17,7 @@ LONG = {"up", "others", "curve"}
 
 
 @pytest.fixture(scope="module")
-def bench(render: Render) -> Iterator[Bench]:
+def bench(render: Render, no_leftovers: None) -> Iterator[Bench]:  # noqa: ARG001
     """Start the default project with the references, and remove it before other modules start theirs."""
     made = Bench(render(Variant.of(), project_slug=SLUG), rounds=1, quick=True)
     with contextlib.ExitStack() as cleanup:

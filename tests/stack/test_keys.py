@@ -44,7 +44,8 @@ def test_requests_need_a_key_and_runs_have_its_name(stack: Stack) -> None:
         assert (history.status_code, "add" in history.text) == (200, True)
         run = stack.flower.get(f"/runs/{response.json()['task_id']}")
         assert "shop" in run.text
-    logs = stack.compose("logs", "backend", "worker", "flower")
+        logs = stack.compose("logs", "backend", "worker", "flower")  # `backend` is another container afterwards
+    assert "task enqueued" in logs
     assert not any(key in logs for key in (*KEYS.values(), stack.project.env["FLOWER_API_KEY"]))
 
 

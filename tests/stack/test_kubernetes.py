@@ -230,7 +230,7 @@ def test_running_tasks_are_terminated(cluster: Cluster) -> None:
     """By the API, and by Celery's own command with the signal that Flower sends."""
     cluster.is_over.set()
     cluster.assert_all_done()
-    processes = pool_processes(cluster)
+    processes = wait_until(lambda: pool_processes(cluster), 30, "every worker to answer")
     sent = [cluster.service.post("/tasks/slow", duration="300").json()["task_id"] for _ in processes]
     address = f"http://{cluster.service.pods[0].address}:8060/tasks"
 
@@ -244,7 +244,7 @@ def test_running_tasks_are_terminated(cluster: Cluster) -> None:
         assert cluster.service.client.delete(f"{address}/{task_id}", headers={"Host": "localhost"}).is_success
     call_celery(cluster, f"celery_app.control.revoke({by_command}, terminate=True, signal='SIGTERM')")
     wait_until(lambda: running() == 0, 60, "every run to be revoked")
-    wait_until(lambda: not processes & pool_processes(cluster), 30, "every process to be replaced")
+    wait_until(lambda: (now := pool_processes(cluster)) and not processes & now, 60, "every process to be replaced")
     cluster.accepted[:] = [cluster.service.post("/tasks/slow", duration="1").json()["task_id"] for _ in processes]
     cluster.assert_all_done()
 
@@ -256,9 +256,11 @@ def call_celery(cluster: Cluster, code: str) -> str:
 
 
 def pool_processes(cluster: Cluster) -> set[tuple[str, int]]:
-    """Return the processes that execute tasks: the name of the worker and the process id."""
-    stats = json.loads(call_celery(cluster, "import json; print(json.dumps(celery_app.control.inspect().stats()))"))
-    assert len(stats) == len(cluster.workers)
+    """Return the processes that execute tasks, by worker and process id, or nothing unless all workers answer."""
+    code = "import json; print(json.dumps(celery_app.control.inspect(timeout=5).stats() or {}))"
+    stats = json.loads(call_celery(cluster, code))
+    if len(stats) < len(cluster.workers):
+        return set()
     return {(worker, process) for worker, each in stats.items() for process in each["pool"]["processes"]}
 
 

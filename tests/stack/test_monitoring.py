@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +249,11 @@ def slow_backlog(stack: Stack) -> Iterator[None]:
     """Enqueue more work than two processes do in ten minutes, and revoke it."""
     for _ in range(1000):
         stack.enqueue("slow", duration=60)
-    yield
-    while stack.api.post("/tasks/revoke", params={"name": "slow"}).json()["remaining"]:
-        pass
+    try:
+        yield
+    finally:
+        revoke = partial(stack.api.post, "/tasks/revoke", params={"name": "slow"})
+        wait_until(lambda: revoke().json()["remaining"] == 0, 60, "all runs to be revoked")
 
 
 @contextlib.contextmanager
@@ -258,8 +261,10 @@ def dead_letter(stack: Stack) -> Iterator[None]:
     """Send a message of an unknown task, and purge the dead-letter queue."""
     code = "from app.celery_app import celery_app; celery_app.send_task('unknown')"
     stack.compose("exec", "-T", "backend", "python", "-c", code)
-    yield
-    stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "purge_queue", "dead-letters")
+    try:
+        yield
+    finally:
+        stack.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "purge_queue", "dead-letters")
 
 
 @contextlib.contextmanager
@@ -268,8 +273,10 @@ def failures(stack: Stack) -> Iterator[None]:
     for _ in range(40):
         last = stack.enqueue("fail", reason="for the alert")
     stack.wait_for_end(last)
-    yield
-    sql(stack, "UPDATE task_runs SET ended_at = ended_at - interval '1 hour'")
+    try:
+        yield
+    finally:
+        sql(stack, "UPDATE task_runs SET ended_at = ended_at - interval '1 hour'")
 
 
 @contextlib.contextmanager
@@ -311,8 +318,10 @@ def low_memory(stack: Stack) -> Iterator[None]:
     """Set the broker's memory limit below what it uses."""
     control = ("exec", "-T", "rabbitmq", "rabbitmqctl", "set_vm_memory_high_watermark")
     stack.compose(*control, "absolute", "1MB")
-    yield
-    stack.compose(*control, "0.6")
+    try:
+        yield
+    finally:
+        stack.compose(*control, "0.6")
 
 
 @contextlib.contextmanager
@@ -324,10 +333,12 @@ def small_disk(stack: Stack) -> Iterator[None]:
     remove = ("rm", "--stop", "--force", "rabbitmq")  # a recreated container would keep its volume
     stack.compose(*remove)
     stack.compose("-f", "docker-compose.yml", "-f", overlay.name, "up", "--wait", "--no-deps", "rabbitmq")
-    yield
-    overlay.unlink()
-    stack.compose(*remove)
-    stack.up()
+    try:
+        yield
+    finally:
+        overlay.unlink()
+        stack.compose(*remove)
+        stack.up()
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def test_tasks_that_a_deploy_broke_are_retried_after_the_fix(
     stack.up("--build")
 
     page.go_back()
-    wait_until(lambda: "older" in page.content().lower(), 10, "a second page of failures")
+    page.get_by_role("link", name="Older").wait_for()
     page.get_by_role("button", name="Retry all runs that match").click()
     assert f"{BROKEN} runs changed" in page.get_by_role("status").first.inner_text()
     wait_until(lambda: len(succeeded(stack, reason)) == BROKEN, 60, "all runs to succeed")

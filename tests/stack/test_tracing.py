@@ -146,6 +146,9 @@ def test_trace_of_the_client_is_continued(traced: Stack) -> None:
     run = traced.api.post("/tasks/add", params={"x": 98765432, "y": 1, "wait": 10}, headers=headers).json()
     wait_until(lambda: of_run(run["task_id"], spans(), CONSUMER), 30, "the span of the run")
     assert {span["trace"] for span in of_run(run["task_id"], spans(), CONSUMER)} == {trace}
+    wait_until(
+        lambda: [each for each in spans() if each["kind"] == SERVER and each["trace"] == trace], 30, "the request"
+    )
     assert "98765432" not in json.dumps(spans()), "an argument"
 
 

@@ -64,6 +64,12 @@ def core_slow(run: RunContext, duration: float = 20) -> float:
 
 
 @task(queue=QUEUE)
+def core_sleep(run: RunContext) -> None:
+    """Sleep, without noticing that the run was revoked."""
+    time.sleep(60)
+
+
+@task(queue=QUEUE)
 def core_fail(run: RunContext, reason: str = "on purpose") -> None:
     """Fail."""
     raise ValueError(reason)

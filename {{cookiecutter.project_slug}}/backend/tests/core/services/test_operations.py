@@ -15,7 +15,7 @@ from app.core.tasks import history
 from app.core.tasks.history import KEPT_ATTEMPTS, OutboxAction, State, runs
 from app.main import create_app
 from tests.conftest import Api
-from tests.core.tasks import QUEUE, core_add, core_fail, core_flaky, core_once, core_slow
+from tests.core.tasks import QUEUE, core_add, core_fail, core_flaky, core_once, core_sleep, core_slow
 
 pytestmark = pytest.mark.services
 
@@ -98,14 +98,14 @@ def test_call_changes_up_to_its_limit(api: Api, session: Session, monkeypatch: p
 
 def test_all_runs_of_a_filter_are_revoked(api: Api, session: Session, enqueue: Enqueue) -> None:
     since = datetime.now(UTC).isoformat()
-    ids = [session.execute(core_slow.enqueue(duration=30)).scalar_one() for _ in range(5)]
+    ids = [session.execute(core_sleep.enqueue()).scalar_one() for _ in range(5)]
     session.commit()
     api.wait_for(ids[0], lambda run: run["state"] == "STARTED")
     with session.begin():  # as a worker does that records the progress of the run
-        session.execute(select(runs.c.id).where(runs.c.id == ids[1]).with_for_update())
-        response = api.http.post("/tasks/revoke", params={"name": "core_slow", "since": since})
+        session.execute(select(runs.c.id).where(runs.c.id == ids[4]).with_for_update())
+        response = api.http.post("/tasks/revoke", params={"name": "core_sleep", "since": since})
     assert response.json() == {"changed": 4, "remaining": 1}
-    response = api.http.post("/tasks/revoke", params={"name": "core_slow", "since": since})
+    response = api.http.post("/tasks/revoke", params={"name": "core_sleep", "since": since})
     assert response.json() == {"changed": 1, "remaining": 0}
     assert {api.run(task_id)["state"] for task_id in ids} == {"REVOKED"}
     assert api.wait_for_end(enqueue(core_add.enqueue(x=1, y=1)))["state"] == "SUCCESS"  # a process is free again

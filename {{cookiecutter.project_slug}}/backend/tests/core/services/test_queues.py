@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.core import database
@@ -150,3 +150,25 @@ def test_runs_are_found_by_an_argument(api: Api, enqueue: Enqueue) -> None:
     for odd in ("NaN", "12e4567", "[" * 5000, '"\\u0000"', "[]", "{}", "null"):
         assert api.history(argument=[f"x={x!r}", f"y={odd}"]) == [], odd
     assert api.http.delete(f"/tasks/{waiting}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda attempt: attempt.succeed(2),
+        lambda attempt: attempt.fail("error"),
+        lambda attempt: attempt.retry("error", "", 1),
+        lambda attempt: attempt.progress(1, 2),
+    ],
+)
+def test_replaced_attempt_cannot_change_its_run(session: Session, change: Callable[[Attempt], None]) -> None:
+    attempt = Attempt(str(uuid4()), 0, "test")
+    attempt.claim(redelivered=False, enqueued=False, limit=timedelta(minutes=1), **MESSAGE)
+    this = runs.c.id == attempt.id
+    session.execute(update(runs).where(this).values(attempts=2))  # as the claim of another process does
+    session.commit()
+    with pytest.raises(ClaimLostError):
+        change(attempt)
+    assert session.execute(select(runs.c.state, runs.c.attempts).where(this)).one() == ("STARTED", 2)
+    session.execute(delete(runs).where(this))
+    session.commit()

@@ -32,6 +32,7 @@ from tests.core.tasks import (
     core_price,
     core_recursive,
     core_revoked,
+    core_sleep,
     core_slow,
 )
 
@@ -172,12 +173,15 @@ def test_async_task_is_cancelled_at_its_soft_time_limit(api: Api, enqueue: Enque
 
 
 def test_running_task_is_revoked(api: Api, enqueue: Enqueue) -> None:
-    task_id = enqueue(core_slow.enqueue(duration=60))
-    api.wait_for(task_id, lambda run: run["state"] == "STARTED")
-    response = api.http.delete(f"/tasks/{task_id}")
-    assert (response.status_code, response.json()["state"]) == (200, "REVOKED")
-    assert api.http.delete(f"/tasks/{task_id}").status_code == 409
-    assert api.run(task_id)["state"] == "REVOKED"
+    ids = [enqueue(core_sleep.enqueue()) for _ in range(2)]  # in all pool processes
+    for task_id in ids:
+        api.wait_for(task_id, lambda run: run["state"] == "STARTED")
+    for task_id in ids:
+        response = api.http.delete(f"/tasks/{task_id}")
+        assert (response.status_code, response.json()["state"]) == (200, "REVOKED")
+        assert api.http.delete(f"/tasks/{task_id}").status_code == 409
+    assert api.wait_for_end(enqueue(core_add.enqueue(x=1, y=1)))["state"] == "SUCCESS"
+    assert {api.run(task_id)["state"] for task_id in ids} == {"REVOKED"}
 
 
 def test_unknown_run_is_not_found(api: Api) -> None:
@@ -234,7 +238,9 @@ def test_task_sets_the_time_of_its_retry(api: Api, enqueue: Enqueue) -> None:
     assert waiting["error"].endswith("RetryIn: not yet")
     run = api.wait_for_end(task_id)
     assert (run["state"], run["attempts"]) == ("FAILURE", 2)  # max_retries=1
-    due, started = (datetime.fromisoformat(each) for each in (waiting["next_try_at"], run["started_at"]))
+    times = (run["earlier_attempts"][0]["ended_at"], waiting["next_try_at"], run["started_at"])
+    failed, due, started = map(datetime.fromisoformat, times)
+    assert (due - failed).total_seconds() == 1
     assert 0 <= (started - due).total_seconds() < 5
 
 

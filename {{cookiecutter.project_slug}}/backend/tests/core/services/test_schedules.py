@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.settings import settings
@@ -26,12 +26,16 @@ NAME = "core-schedule"
 def registered() -> Iterator[None]:
     before = dict(SCHEDULES)
     define(every(60))
-    of_ticks = history.runs.c.id.endswith(schedules.tick_id(NAME, schedules.EPOCH)[14:])
-    run(delete(table).where(table.c.name == NAME), delete(history.runs).where(of_ticks))
+    run(delete(table).where(table.c.name == NAME), delete(history.runs).where(of_ticks()))
     yield
     run(delete(table).where(table.c.name == NAME))
     SCHEDULES.clear()
     SCHEDULES.update(before)
+
+
+def of_ticks() -> ColumnElement[bool]:
+    """Return the condition of being a run of a tick of the schedule."""
+    return history.runs.c.id.endswith(schedules.tick_id(NAME, schedules.EPOCH)[14:])
 
 
 def define(rule: every | crontab, grace: int = 3600) -> None:
@@ -81,11 +85,11 @@ def test_new_schedule_starts_with_its_next_tick() -> None:
 
 def test_missed_ticks_are_enqueued_once_by_relays_side_by_side() -> None:
     enqueued = run(install, late(minutes=9), enqueue_due, at_once=8)
-    assert sum(enqueued) == 10
+    assert sum(enqueued) in {10, 11}  # a minute may have begun meanwhile
     ids = [schedules.tick_id(NAME, row().last_tick - timedelta(minutes=each)) for each in range(10)]
     assert len(run(select(history.runs.c.id).where(history.runs.c.id.in_(ids)))[0]) == 10
-    assert run(late(minutes=9), enqueue_due)  # the row is set back, as by a restored backup
-    assert len(run(select(history.runs.c.id).where(history.runs.c.id.in_(ids)))[0]) == 10
+    assert run(late(minutes=9), enqueue_due)[0] in {10, 11}  # the row is set back, as by a restored backup
+    assert len(run(select(history.runs.c.id).where(of_ticks()))[0]) in {10, 11}
 
 
 def test_ticks_before_the_grace_are_skipped() -> None:
