@@ -237,9 +237,13 @@ def page(*, before: tuple[datetime, str] | None = None, limit: int, **filters: A
 
 
 def first(limit: int, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return the condition of being one of the oldest `limit` runs with these that no transaction is changing."""
-    selected = select(runs.c.id).where(*conditions).order_by(runs.c.accepted_at).limit(limit)
-    return runs.c.id.in_(selected.with_for_update(skip_locked=True))
+    """Return the condition of being one of the oldest `limit` runs with these that no transaction is changing.
+
+    PostgreSQL evaluates ARRAY once. A plan may evaluate IN for each row, and would then exceed the limit.
+    """
+    selected = select(runs.c.id).where(*conditions).order_by(runs.c.accepted_at).limit(limit).correlate(None)
+    ids = selected.with_for_update(skip_locked=True).scalar_subquery()
+    return runs.c.id == sa.any_(func.array(ids, type_=sa.ARRAY(sa.Text)))
 
 
 def count(*conditions: sa.ColumnElement[bool]) -> sa.Select[int]:
@@ -346,10 +350,9 @@ def hold(run_ids: Sequence[str]) -> sa.Update:
 def release(limit: int) -> sa.Update:
     """Publish up to `limit` held runs of queues that have been resumed, oldest first."""
     is_held = runs.c.outbox_action.is_not(None) & (runs.c.publish_at == HELD)
-    held = select(runs.c.id).where(is_held, ~_is_paused(runs.c.queue)).order_by(runs.c.accepted_at).limit(limit)
     return (
         update(runs)
-        .where(runs.c.id.in_(held.with_for_update(skip_locked=True)))
+        .where(first(limit, is_held, ~_is_paused(runs.c.queue)))
         .values(publish_at=runs.c.accepted_at)
         .returning(runs.c.id)
     )
@@ -400,7 +403,7 @@ def requeue_lost(queue: str, *, empty: bool, waited: timedelta, publish_limit: i
     )
     return (
         update(runs)
-        .where(runs.c.id.in_(select(runs.c.id).where(is_lost).limit(limit).with_for_update(skip_locked=True)))
+        .where(first(limit, is_lost))
         .values(
             state=case((too_often, State.FAILURE.value), else_=runs.c.state),
             error=case(
@@ -418,8 +421,7 @@ def delete_old(state: State, age: timedelta, limit: int) -> sa.Delete:
     """Delete up to `limit` runs that have ended in a state longer ago than `age`, oldest first."""
     until = func.now() - age
     is_old = (runs.c.state == state) & (runs.c.accepted_at < until) & (runs.c.ended_at < until)
-    old = select(runs.c.id).where(is_old).order_by(runs.c.accepted_at).limit(limit)
-    return sa.delete(runs).where(runs.c.id.in_(old.with_for_update(skip_locked=True)))
+    return sa.delete(runs).where(first(limit, is_old))
 
 
 # ---- a worker ----------------------------------------------------------------------------------------------------

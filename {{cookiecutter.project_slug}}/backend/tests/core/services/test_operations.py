@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from app.core.api import operations
@@ -94,6 +94,21 @@ def test_call_changes_up_to_its_limit(api: Api, session: Session, monkeypatch: p
     with TestClient(create_app(), "http://localhost:8060") as own:
         assert own.post("/tasks/retry", params=filters).json() == {"changed": 2, "remaining": 1}
     assert sorted(api.wait_for_end(task_id)["attempts"] for task_id in ids) == [1, 2, 2]
+
+
+PLANS = ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize", "indexscan", "indexonlyscan", "bitmapscan")
+
+
+def test_limit_holds_for_any_plan(session: Session) -> None:
+    """A nested loop, the method that is left, would evaluate a subquery for each row."""
+    for _ in range(9):  # not committed
+        session.execute(
+            insert(runs).values(id=str(uuid4()), name="core_limit", queue=QUEUE, arguments={}, state="FAILURE")
+        )
+    for method in PLANS:
+        session.execute(text(f"SET LOCAL enable_{method} = off"))
+    changed = update(runs).where(history.first(2, runs.c.name == "core_limit")).values(error="changed")
+    assert len(session.execute(changed.returning(runs.c.id)).all()) == 2
 
 
 def test_all_runs_of_a_filter_are_revoked(api: Api, session: Session, enqueue: Enqueue) -> None:
