@@ -222,8 +222,9 @@ def no_leftovers(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def deployed(request: pytest.FixtureRequest, render: Render, no_leftovers: None) -> Iterator[Stack]:  # noqa: ARG001
+def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Stack]:
     """Build the images of a variant and start its services."""
+    request.getfixturevalue("no_leftovers")
     variant, extras = request.param
     stack = Stack(render(variant, project_slug=SLUG), *extras)
     stack.fill_in_env()

@@ -17,8 +17,9 @@ LONG = {"up", "others", "curve"}
 
 
 @pytest.fixture(scope="module")
-def bench(render: Render, no_leftovers: None) -> Iterator[Bench]:  # noqa: ARG001
+def bench(request: pytest.FixtureRequest, render: Render) -> Iterator[Bench]:
     """Start the default project with the references, and remove it before other modules start theirs."""
+    request.getfixturevalue("no_leftovers")
     made = Bench(render(Variant.of(), project_slug=SLUG), rounds=1, quick=True)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(made.down)

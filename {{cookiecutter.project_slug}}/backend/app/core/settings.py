@@ -51,7 +51,7 @@ class Settings(BaseSettings, env_ignore_empty=True):
     api_keys: SecretStr = SecretStr("")
     flower_api_key: SecretStr = SecretStr("")
 
-    backend_processes: int = Field(1, ge=1, le=20)  # each takes two of PostgreSQL's connections and one for its relay
+    backend_processes: int = Field(1, ge=1, le=20)  # each uses three of PostgreSQL's connections or more
     history_days: int = Field(30, ge=0, le=36_500)
     history_failure_days: int = Field(90, ge=0, le=36_500)
     allowed_hosts: str = Field("", pattern=r"^([\w., -]|\[[\da-fA-F:.]+\])*$")
@@ -88,10 +88,10 @@ class Settings(BaseSettings, env_ignore_empty=True):
     @property
     def database_url(self) -> URL:
         """SQLAlchemy URL of PostgreSQL, for async and sync engines; its variables are required when it is used."""
-        own = read(DatabaseSettings)
-        password = own.postgres_password.get_secret_value()
+        db = read(DatabaseSettings)
+        password = db.postgres_password.get_secret_value()
         return URL.create(
-            "postgresql+psycopg", own.postgres_user, password, own.postgres_host, own.postgres_port, own.postgres_db
+            "postgresql+psycopg", db.postgres_user, password, db.postgres_host, db.postgres_port, db.postgres_db
         )
 
     @property

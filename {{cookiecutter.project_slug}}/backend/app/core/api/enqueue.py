@@ -46,7 +46,7 @@ IdempotencyKey = Annotated[
 
 
 class Options(BaseModel, extra="forbid"):
-    """Query parameters of a task whose arguments are a body."""
+    """The query parameters of a task that takes its arguments as a body."""
 
     wait: Wait = 0
     delay: Delay = 0

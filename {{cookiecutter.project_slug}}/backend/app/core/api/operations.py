@@ -27,7 +27,7 @@ NOT_RETRIED = responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
 class Changes(BaseModel, extra="forbid"):
-    """What is different in a new attempt."""
+    """Changes to a run before it is repeated."""
 
     arguments: dict[str, JsonValue] | None = Field(None, description="those to change")
 

@@ -254,10 +254,10 @@ class RecordedTask[**P, R](Task[P, R]):
             return loop.run(result) if isinstance(result, Coroutine) else result
         except ClaimLostError as error:
             raise error if error.row else ClaimLostError(attempt.row()) from None
-        except BaseException as error:  # asyncio.CancelledError, for example, is no Exception
+        except BaseException as error:  # asyncio.CancelledError, for example, is not an Exception
             if isinstance(error, (UndecidedError, SystemExit, KeyboardInterrupt)):
                 raise
-            if _follows_exit(error):  # of a process that was told to end
+            if _follows_exit(error):  # SIGTERM is ending the process
                 raise SystemExit(1) from error
             reason = to_text("".join(traceback.format_exception_only(error)).strip())
             skewed = attempt.number - 1 - attempt.retries - attempt.losses  # earlier attempts of another version

@@ -54,4 +54,4 @@ async def _without_exit(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:
         message = f"the task raised {error!r}"
-    raise RuntimeError(message)  # not in the context of the exit, which would end the process
+    raise RuntimeError(message)  # not while the exit is handled: its context would end the process

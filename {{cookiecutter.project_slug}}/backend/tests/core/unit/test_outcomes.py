@@ -59,7 +59,7 @@ class Recorded(Attempt):
 
     error = ""
 
-    def fail(self, error: str, traceback: str | None = None) -> None:  # noqa: ARG002
+    def fail(self, error: str, traceback: str | None = None) -> None:  # noqa: ARG002 (the signature of `Attempt`)
         self.error = error
 
 
