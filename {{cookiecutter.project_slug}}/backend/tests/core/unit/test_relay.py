@@ -88,6 +88,17 @@ class Failing(Relay):
         pass
 
 
+def serve(relay: Relay, seconds: float) -> None:
+    """Let a relay work for some time, without a broker."""
+    channel: Any = None
+
+    async def limited() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(relay._serve(channel), seconds)
+
+    asyncio.run(limited())
+
+
 class Busy(Relay):
     """A relay that always has due rows."""
 
@@ -107,24 +118,12 @@ class Busy(Relay):
 def test_relay_searches_for_lost_messages_under_sustained_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "RECOVERY_INTERVAL", 0.05)
     relay = Busy()
-    channel: Any = None
-
-    async def serve() -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(relay._serve(channel), 0.5)
-
-    asyncio.run(serve())
+    serve(relay, 0.5)
     assert relay.recovered > 1
 
 
 def test_relay_pauses_without_a_database_while_a_queue_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "RECOVERY_INTERVAL", 0.0)
     relay = Failing()
-    channel: Any = None
-
-    async def serve() -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(relay._serve(channel), 0.3)  # less than the pause
-
-    asyncio.run(serve())
+    serve(relay, 0.3)  # less than the pause
     assert relay.attempts == 2
