@@ -27,6 +27,9 @@ Row = dict[str, Any]
 INTERVAL = 0.5
 """Seconds between samples of the unfinished and recently ended runs."""
 
+LONGEST_GAP = 180.0
+"""Seconds without a sample, more than any fault of the database lasts."""
+
 HANGING = 20.0
 """Seconds after which a hanging sample is aborted."""
 
@@ -85,6 +88,7 @@ class Checker:
         self._effects: list[Effect] = []
         self._overtaken: dict[str, float] = {}
         self._away: tuple[object, datetime] | None = None
+        self._sampled_at = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sample_until_over, daemon=True)
 
@@ -147,6 +151,8 @@ class Checker:
                                 self._check_effects(connection)
                         number += 1
             except (psycopg.OperationalError, psycopg.InterfaceError):
+                if time.monotonic() - self._sampled_at > LONGEST_GAP:
+                    self.violate("the checker works", "samples", f"none for {LONGEST_GAP:.0f} s")
                 self._over.wait(1)
             except Exception as error:
                 traceback.print_exc()
@@ -159,6 +165,7 @@ class Checker:
         away = self.executor.broker_away if self.executor else None
         statement = f"SELECT *, statement_timestamp() AS seen_at FROM task_runs WHERE {condition}"
         rows = connection.execute(statement).fetchall()
+        self._sampled_at = time.monotonic()
         still_away = away is not None and self.executor is not None and self.executor.broker_away is away
         self._unfinished = {row["id"]: row for row in rows if row["state"] not in ENDED}
         for row in rows:

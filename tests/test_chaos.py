@@ -1,0 +1,101 @@
+"""The checker of the chaos run notices each kind of violation in a history, and none in a correct one."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from tests.chaos.checker import LOST_AFTER, SLACK, Checker
+from tests.chaos.plan import make_plan
+from tests.stack.conftest import Stack
+from tests.stack.faults.ledger import Effect, Ledger, overlapping
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LATE = LOST_AFTER + SLACK + 1
+
+
+def row(run_id: str = "id", *, started: float | None = None, published: float | None = None, **values: Any) -> Any:
+    """Return a row of the history; times are seconds before now."""
+    ago = {"started_at": started, "published_at": published}
+    times = {name: seconds and NOW - timedelta(seconds=seconds) for name, seconds in ago.items()}
+    fields = dict.fromkeys(("result", "error", "ended_at", "next_try_at", "outbox_action"))
+    counts = {"attempts": 0, "retries": 0, "losses": 0, "publish_count": 1}
+    return {"id": run_id, "name": "add", "state": "PENDING", "seen_at": NOW} | fields | counts | times | values
+
+
+class Database:
+    """A database that returns given samples, one after another."""
+
+    def __init__(self, *samples: list[Any]) -> None:
+        self._samples: Iterator[list[Any]] = iter(samples)
+
+    def execute(self, _: str) -> "Database":
+        return self
+
+    def fetchall(self) -> list[Any]:
+        return next(self._samples)
+
+
+def violations(*samples: list[Any], away: object = None) -> set[str]:
+    """Return the invariants that are violated by a sequence of samples of the history."""
+    checker = Checker(cast("Stack", None), cast("Ledger", None), stalled=60)
+    checker.executor = cast("Any", type("Executor", (), {"broker_away": away}))
+    database = cast("Any", Database(*samples))
+    for _ in samples:
+        checker._sample(database, complete=True)
+    return {invariant for invariant, _ in checker.violations}
+
+
+def test_correct_history_has_no_violation() -> None:
+    pending = row(published=5)
+    started = row(published=5, started=4, state="STARTED", attempts=1)
+    ended = row(published=5, started=4, state="SUCCESS", attempts=1, result=2, ended_at=NOW)
+    assert violations([pending], [started], [ended], [ended]) == set()
+
+
+@pytest.mark.parametrize(
+    ("samples", "invariant"),
+    [
+        (
+            [[row(state="SUCCESS", result=1, ended_at=NOW)], [row(state="SUCCESS", result=2, ended_at=NOW)]],
+            "an ended run never changes",
+        ),
+        (
+            [[row(state="STARTED", started=2, attempts=2)], [row(state="STARTED", started=1, attempts=1)]],
+            "attempts never decrease",
+        ),
+        ([[row(state="STARTED", started=61, attempts=1)]], "an interrupted attempt is repeated"),
+        (
+            [
+                [
+                    row("lost", published=LATE + more),
+                    row("next", state="STARTED", published=0.1, started=0.1, attempts=1),
+                ]
+                for more in (0, 21)
+            ],
+            "a lost message is sent again",
+        ),
+    ],
+)
+def test_violation_is_noticed(samples: Any, invariant: str) -> None:
+    assert violations(*samples) == {invariant}
+
+
+def test_publication_without_a_broker_is_noticed() -> None:
+    later = row(published=-1)
+    assert violations([row(published=5)], [later], away="cut") == {"a published message is confirmed"}
+    assert violations([row(published=5)], [later], away=None) == set()
+
+
+def test_attempt_that_writes_after_its_successor_began_is_noticed() -> None:
+    def effects(*steps: tuple[str, int]) -> list[Effect]:
+        return [Effect(seq, float(seq), "id", step, attempt, str(attempt)) for seq, (step, attempt) in enumerate(steps)]
+
+    assert overlapping(effects(("begun", 1), ("begun", 2), ("done", 2))) == set()
+    assert overlapping(effects(("begun", 1), ("begun", 2), ("done", 1))) == {("id", 1, "1")}
+
+
+def test_plan_is_reproducible() -> None:
+    services = {"db", "rabbitmq", "backend", "worker", "flower", "redis"}
+    assert make_plan(7, 10, services) == make_plan(7, 10, services) != make_plan(8, 10, services)
