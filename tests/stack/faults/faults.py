@@ -73,6 +73,17 @@ while time.monotonic() < end:
     docker("exec", name, "python", "-c", code)
 
 
+def processes(name: str) -> set[str]:
+    """Return the ids of the processes in a container, in its own namespace, without those that have ended."""
+    code = """
+import pathlib
+for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    if stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        print(stat.parent.name)
+"""
+    return set(docker("exec", name, "python", "-c", code).split())
+
+
 def hold(seconds: float) -> None:
     """Return after some seconds, for faults that have to last longer than a timeout."""
     end = time.monotonic() + seconds

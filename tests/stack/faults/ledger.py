@@ -162,6 +162,12 @@ class Ledger:
         return [Effect(**record) for record in response.json()]
 
 
+def celery_states(stack: Stack, ids: list[str]) -> set[str]:
+    """Return the states of these runs in Celery's result backend."""
+    read = f"from app.celery_app import celery_app as c; print(*{{c.AsyncResult(i).state for i in {ids!r}}})"
+    return set(stack.compose("exec", "-T", "backend", "python", "-c", read).split())
+
+
 @contextlib.contextmanager
 def under_load(
     task: str = "effect", *, each_second: float = 40, seconds: float = 90, **arguments: Any

@@ -100,7 +100,7 @@ def test_newer_backend_with_older_workers(stack: Stack, versions: Versions, asse
         wait_until(lambda: stack.api.get(f"/tasks/{ids['renamed']}").json()["attempts"] >= 2, 30, "a retry")
         versions.deploy("new", "worker")
     assert set(load.errors) <= RESTARTING
-    assert_all_done(load.ids, started_again=8, sent_again=None, timeout=180)
+    assert_all_done(load.ids, sent_again=None, timeout=180)
     assert results(stack, ids) == {
         "gained, not given": "old 1",
         "gained": "new 2 given",
@@ -128,5 +128,5 @@ def test_older_backend_with_newer_workers(
         wait_until(lambda: stack.api.get(f"/tasks/{ids['lost']}").json()["attempts"] >= 2, 30, "a retry")
         versions.deploy("old", "worker")
     assert set(load.errors) <= RESTARTING
-    assert_all_done(load.ids, started_again=8, sent_again=None, timeout=180)
+    assert_all_done(load.ids, sent_again=None, timeout=180)
     assert results(stack, ids) == {"gained": "new 1 default", "lost": "old 2 3", "renamed": "new 4"}

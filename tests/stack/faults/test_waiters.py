@@ -94,7 +94,6 @@ def test_waiting_requests_do_not_slow_down_others(stack: Stack, ledger: Ledger) 
             print(f"p99 idle {idle * 1000:.1f} ms, with {WAITERS} waiting {during * 1000:.1f} ms")
             assert responded(waiters) == 0
             assert polls(ledger)
-            assert time.monotonic() - began < 50
         wait_until(lambda: not polls(ledger), 8, "the polls to end")
         assert time.monotonic() - began < 60
     assert during < 2 * idle + PAUSE
@@ -121,8 +120,10 @@ def test_connections_stay_below_the_limit_with_four_api_processes_and_four_worke
         most, statuses = 0, Counter[str]()
         with under_load(each_second=60) as load, ledger.session() as connection:
             for _ in range(5):  # more requests at once than the API has connections
+                deadline = time.monotonic() + 60
                 with requests(400, "/tasks/effect?wait=20") as waiters:
                     while responded(waiters) < len(waiters):
+                        assert time.monotonic() < deadline
                         most = max(most, *connection.execute(sessions).fetchone() or (0,))
                     statuses += responses(waiters)
         print(f"at most {most} connections; {dict(statuses)}")

@@ -103,7 +103,7 @@ def record_outside(run: RunContext, seconds: float = 0.05) -> None:
     time.sleep(seconds)
 
 
-@task(time_limit=4)
+@task(time_limit=6)
 def limited(run: RunContext, seconds: float = 3) -> None:
     """Insert a row in the session of the run, under a short time limit."""
     run.session.execute(INSERT, {"id": run.id})
