@@ -7,9 +7,8 @@ from typing import Any, cast
 import pytest
 
 from tests.chaos.checker import LOST_AFTER, SLACK, Checker
-from tests.chaos.plan import make_plan
 from tests.stack.conftest import Stack
-from tests.stack.faults.ledger import Effect, Ledger, overlapping
+from tests.stack.faults.ledger import Ledger
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATE = LOST_AFTER + SLACK + 1
@@ -86,16 +85,3 @@ def test_publication_without_a_broker_is_noticed() -> None:
     later = row(published=-1)
     assert violations([row(published=5)], [later], away="cut") == {"a published message is confirmed"}
     assert violations([row(published=5)], [later], away=None) == set()
-
-
-def test_attempt_that_writes_after_its_successor_began_is_noticed() -> None:
-    def effects(*steps: tuple[str, int]) -> list[Effect]:
-        return [Effect(seq, float(seq), "id", step, attempt, str(attempt)) for seq, (step, attempt) in enumerate(steps)]
-
-    assert overlapping(effects(("begun", 1), ("begun", 2), ("done", 2))) == set()
-    assert overlapping(effects(("begun", 1), ("begun", 2), ("done", 1))) == {("id", 1, "1")}
-
-
-def test_plan_is_reproducible() -> None:
-    services = {"db", "rabbitmq", "backend", "worker", "flower", "redis"}
-    assert make_plan(7, 10, services) == make_plan(7, 10, services) != make_plan(8, 10, services)
