@@ -91,6 +91,23 @@ def test_worker_restarts_do_not_count_as_losses(stack: Stack, ledger: Ledger) ->
     assert stack.api.delete(f"/tasks/{task_id}").status_code == 200
 
 
+@pytest.mark.parametrize("task", ["record", "record_async"])
+def test_effect_in_run_session_commits_with_the_end_of_the_run(stack: Stack, ledger: Ledger, task: str) -> None:
+    """The worker crashes after the last write of the task, while it waits for a lock to end the run."""
+    rows = "SELECT count(*) FROM session_effects WHERE run_id = %(id)s"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    task_id = stack.enqueue(task, seconds=2)
+    stack.wait_for_start(task_id)
+    with ledger.session() as lock, lock.transaction():
+        lock.execute("SELECT FROM task_runs WHERE id = %s FOR UPDATE", (task_id,))
+        wait_until(lambda: ledger.execute(waiting) == [(1,)], 20, "the end of the run to wait")
+        assert ledger.execute(rows, id=task_id) == [(0,)]
+        faults.kill("worker")
+    run = stack.wait_for_end(task_id, timeout=120)
+    assert (run["state"], run["attempts"]) == ("SUCCESS", 2)
+    assert ledger.execute(rows, id=task_id) == [(1,)]
+
+
 def test_effect_in_run_session_happens_exactly_once(ledger: Ledger) -> None:
     """The effect has no guard, and processes are killed between it and the end of the run."""
     counts = {}
