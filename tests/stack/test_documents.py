@@ -1,4 +1,4 @@
-"""The commands of README.md, the own tests among them, and of QUICK_ACCESS.md, in variants with every text of them."""
+"""The commands and examples of a project's documents, in variants with every command; README.md runs its tests."""
 
 import re
 
@@ -11,18 +11,19 @@ from tests.variants import BACKENDS, CHOICES, COVERING
 
 VARIANTS = BACKENDS
 
-DOCUMENTS = ("QUICK_ACCESS.md", "README.md")
+DOCUMENTS = ("QUICK_ACCESS.md", "README.md", "FLOWER.md")
+
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
-def test_variants_have_every_text_and_every_version_of_python(render: Render) -> None:
-    """The texts of all other variants are the same."""
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_variants_have_every_command(render: Render, document: str) -> None:
+    blocks = {variant: set(code_blocks(render(variant).files[document], "bash")) for variant in COVERING}
+    assert set().union(*blocks.values()) == set().union(*(blocks[variant] for variant in VARIANTS))
+
+
+def test_variants_have_every_version_of_python() -> None:
     assert {each["python_version"] for each in VARIANTS} == set(CHOICES["python_version"])
-    texts = {
-        document: {variant: "\n".join(code_blocks(render(variant).files[document], "bash")) for variant in COVERING}
-        for document in DOCUMENTS
-    }
-    for of_variants in texts.values():
-        assert set(of_variants.values()) == {of_variants[variant] for variant in VARIANTS}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -33,3 +34,8 @@ def test_commands_work(stack: Stack, document: str) -> None:
     if document == "README.md":
         assert re.search(r"\d+ passed in", output), "the project's own tests"
         assert "skipped" not in output
+
+
+def test_results_are_read_as_the_readme_shows(stack: Stack) -> None:
+    (code,) = [code for code in PYTHON.findall(stack.project.files["README.md"]) if "send_task" in code]
+    assert stack.compose("exec", "-T", "backend", "python", "-c", code).splitlines()[0] == "5.0"
