@@ -94,7 +94,7 @@ def run(stack: Stack, plan: list[Fault], options: argparse.Namespace) -> tuple[l
     summary = (
         f"seed {options.seed}: {options.minutes:g} minutes, {len(load.accepted)} accepted, "
         f"{sum(load.errors.values())} failed requests {dict(load.errors)}, {len(executor.executed)} faults executed, "
-        f"{len(executor.failed)} faults failed, {len(violations)} violations"
+        f"{len(executor.failed)} faults failed, {len(checker.violations)} violations"
     )
     return violations, summary
 

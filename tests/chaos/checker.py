@@ -30,6 +30,9 @@ INTERVAL = 0.5
 LONGEST_GAP = 180.0
 """Seconds without a sample, more than any fault of the database lasts."""
 
+REPORTED = 5
+"""Violations of an invariant that are reported with their rows."""
+
 HANGING = 20.0
 """Seconds after which a hanging sample is aborted."""
 
@@ -111,15 +114,20 @@ class Checker:
         self._thread.join(timeout=120)
 
     def report(self) -> list[str]:
-        """Return a line for each violation, with the row and the effects of its run."""
+        """Return a line for the first violations of each invariant, with the row and the effects of the run."""
         lines = []
+        number = Counter[str]()
         for violation in self.violations.values():
+            number[violation.invariant] += 1
+            if number[violation.invariant] > REPORTED:
+                continue
             row = self._rows.get(violation.subject)
             effects = [effect for effect in self._effects if effect.run_id == violation.subject]
             log = "; ".join(f"{each.seq} {each.at:.3f} {each.step} #{each.attempt} {each.owner}" for each in effects)
             shown = f" row={json.dumps(row, default=str)}" if row else ""
             lines.append(f"VIOLATION {violation.invariant}: {violation.subject} {violation.detail}{shown} sink=[{log}]")
-        return lines
+        more = {invariant: count - REPORTED for invariant, count in number.items() if count > REPORTED}
+        return lines + [f"VIOLATION {invariant}: {count} more" for invariant, count in more.items()]
 
     def violate(self, invariant: str, subject: str, detail: str = "") -> None:
         """Record a violation."""

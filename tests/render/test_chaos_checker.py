@@ -85,3 +85,13 @@ def test_publication_without_a_broker_is_noticed() -> None:
     later = row(published=-1)
     assert violations([row(published=5)], [later], away="cut") == {"a published message is confirmed"}
     assert violations([row(published=5)], [later], away=None) == set()
+
+
+def test_report_has_the_first_violations_of_each_invariant() -> None:
+    checker = Checker(cast("Stack", None), cast("Ledger", None), stalled=60)
+    for number in range(8):
+        checker.violate("every run ends", f"run-{number}")
+    lines = checker.report()
+    assert len(lines) == 6
+    assert "run-4" in lines[4]
+    assert lines[5] == "VIOLATION every run ends: 3 more"

@@ -172,10 +172,8 @@ def cluster(deployed: Stack, tmp_path: Path) -> Iterator[Cluster]:
     deployed.compose("stop", "backend", "worker", "flower")
     made = Cluster(deployed, objects)
     try:
-        for _ in range(3):
-            made.start("backend")
-            made.start("worker-celery")
         with ThreadPoolExecutor() as pool:
+            list(pool.map(made.start, ["backend", "worker-celery"] * 3))
             running = pool.submit(made.load)
             try:
                 yield made
