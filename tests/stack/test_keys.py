@@ -38,7 +38,7 @@ def test_requests_need_a_key_and_runs_have_its_name(stack: Stack) -> None:
         assert stack.api.post("/tasks/add?x=1&y=1").status_code == 401
         assert stack.api.get("/health/ready").status_code == 200
         for name, key in KEYS.items():
-            response = stack.api.post("/tasks/add?x=1&y=1&wait=10", headers=bearer(key))
+            response = stack.api.post("/tasks/add?x=1&y=1&wait=60", headers=bearer(key))
             assert (response.status_code, response.json()["api_key"]) == (200, name)
         history = stack.flower.get("/runs")
         assert (history.status_code, "add" in history.text) == (200, True)

@@ -153,7 +153,7 @@ class Cluster:
     def assert_all_done(self) -> None:
         """Wait until every accepted run has succeeded."""
         with httpx2.Client(
-            base_url=f"http://{self.service.pods[0].address}:8060", headers={"Host": "localhost"}
+            base_url=f"http://{self.service.pods[0].address}:8060", headers={"Host": "localhost"}, timeout=30
         ) as api:
 
             def unfinished() -> list[str]:

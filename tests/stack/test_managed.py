@@ -80,6 +80,7 @@ def servers(stack: Stack) -> str:
                     "healthcheck": {
                         **rabbitmq["healthcheck"],
                         "test": ["CMD", "rabbitmq-diagnostics", "check_running"],
+                        "timeout": "30s",
                     },
                     "networks": {"default": {"aliases": ["rabbitmq.example.com"]}},
                 },

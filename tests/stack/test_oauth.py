@@ -34,6 +34,7 @@ SERVICES = {
         "healthcheck": {
             "test": ["CMD", "python", "-c", "import socket; socket.create_connection(('127.0.0.1', 9443))"],
             "interval": "1s",
+            "start_period": "60s",
         },
     },
 }

@@ -1,5 +1,6 @@
 """The operator's tasks in FLOWER.md, performed in a browser."""
 
+import itertools
 import re
 from datetime import datetime
 from typing import Any
@@ -58,13 +59,13 @@ def test_dashboard_updates_while_tasks_run(stack: Stack) -> None:
         for task_id in ids:
             stack.wait_for_end(task_id)
         wait_until(lambda: row.count() and int(row.inner_text()) == before + 20, 30, "20 more on the dashboard")
-        wait_until(lambda: number(page, "failure_rate") > 0, 10, "the failures to be counted")
+        wait_until(lambda: number(page, "failure_rate") > 0, 30, "the failures to be counted")
         assert number(page, "throughput") > 0
         assert 0 < number(page, "success_rate") < 100
         assert page.locator("#metric-p95_runtime").inner_text() != "—"
         assert page.locator("#chart-throughput path").first.get_attribute("d") != drawn
         page.get_by_label("Task", exact=True).select_option("fail")
-        wait_until(lambda: number(page, "success_rate") == 0, 10, "the statistics of the selected task")
+        wait_until(lambda: number(page, "success_rate") == 0, 30, "the statistics of the selected task")
         page.get_by_role("button", name="24 h").click()
         page.locator("#dashboard-dot.status-dot-live").wait_for()
 
@@ -83,10 +84,10 @@ def test_dashboard_follows_flowers_theme(stack: Stack, screenshots: Any) -> None
     assert len(backgrounds) == 2
 
 
-def test_throughput_grows_with_the_pool_and_with_workers(stack: Stack, screenshots: Any) -> None:
+def test_more_tasks_run_at_once_with_a_larger_pool_and_more_workers(stack: Stack, screenshots: Any) -> None:
     """Add processes on the worker's page, then two workers with a command."""
-    (name,) = stack.flower.get("/api/workers/stats").json()
-    alone = throughput(stack)
+    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 30, "Flower to list the worker")
+    assert at_once(stack) == 2
     with browser.open_page(stack) as page:
         page.goto("/workers")
         page.get_by_role("link", name=f"Worker {name}").click()
@@ -96,12 +97,13 @@ def test_throughput_grows_with_the_pool_and_with_workers(stack: Stack, screensho
         page.locator("#worker-pool-grow").click()
         page.locator(".toast").wait_for()
         wait_until(lambda: processes(stack, name) > 2, 20, "the pool to grow")
-    assert throughput(stack) > 1.2 * alone
+    assert at_once(stack) > 2
     stack.flower.post(f"/api/worker/pool/shrink/{name}", params={"n": processes(stack, name) - 2})
+    wait_until(lambda: processes(stack, name) == 2, 20, "the pool to shrink")
     stack.up("--scale", "worker=3")
     try:
         wait_until(lambda: len(stack.flower.get("/api/workers/stats").json()) == 3, 20, "Flower to list all three")
-        assert throughput(stack) > 1.5 * alone
+        assert at_once(stack) > 4
     finally:
         stack.up("--scale", "worker=1")
 
@@ -111,18 +113,20 @@ def processes(stack: Stack, name: str) -> int:
     return len(stack.flower.get("/api/workers/stats", params={"refresh": 1}).json()[name]["pool"]["processes"])
 
 
-def throughput(stack: Stack) -> float:
-    """Return the tasks of half a second that end per second, from the recorded end times."""
-    runs = [stack.enqueue("slow", duration=0.5) for _ in range(24)]
-    ends = sorted(stack.wait_for_end(task_id, timeout=60)["ended_at"] for task_id in runs)
-    first, last = (datetime.fromisoformat(end) for end in (ends[0], ends[-1]))
-    return len(runs) / (last - first).total_seconds()
+def at_once(stack: Stack) -> int:
+    """Return how many of 18 tasks of a second were executed at the same time, from the recorded times."""
+    ids = [stack.enqueue("slow", duration=1) for _ in range(18)]
+    runs = [stack.wait_for_end(task_id, timeout=60) for task_id in ids]
+    changes = [(run["started_at"], 1) for run in runs] + [(run["ended_at"], -1) for run in runs]
+    ordered = sorted((datetime.fromisoformat(time), change) for time, change in changes)
+    return max(itertools.accumulate(change for _, change in ordered))
 
 
 def test_queue_is_shown_while_it_fills_and_drains(stack: Stack, screenshots: Any) -> None:
     def ready(page: Page) -> Any:
         page.reload()
-        return int(page.locator("#celery td").nth(3).inner_text())
+        cells = page.locator("#celery td")
+        return int(cells.nth(3).inner_text()) if cells.count() else None
 
     stack.compose("stop", "worker")
     ids = [stack.enqueue("add", x=1, y=1) for _ in range(30)]
@@ -132,12 +136,12 @@ def test_queue_is_shown_while_it_fills_and_drains(stack: Stack, screenshots: Any
         assert page.locator("#dead-letters td").first.inner_text() == "dead-letters"
         browser.save_screenshot(page, screenshots, "broker")
         page.goto("/dashboard")
-        wait_until(lambda: number(page, "queued") == 30, 20, "30 to be queued on the dashboard")
+        wait_until(lambda: number(page, "queued") == 30, 60, "30 to be queued on the dashboard")
         stack.up()
         for task_id in ids:
             stack.wait_for_end(task_id)
         page.goto("/broker")
         wait_until(lambda: ready(page) == 0, 20, "the queue to be empty")
         page.goto("/dashboard")
-        wait_until(lambda: number(page, "queued") == 0, 20, "nothing to be queued on the dashboard")
+        wait_until(lambda: number(page, "queued") == 0, 60, "nothing to be queued on the dashboard")
         browser.save_screenshot(page, screenshots, "dashboard")

@@ -172,7 +172,7 @@ def test_flower_is_used_in_a_browser(production: Stack, api: httpx2.Client) -> N
         page.get_by_role("button", name="Retry").click()
         wait_until(lambda: api.get(f"/tasks/{run['task_id']}").json()["attempts"] == 2, 20, "the second attempt")
         page.goto("/docs")
-        expect(page.get_by_text("/tasks/add").first).to_be_visible()
+        expect(page.get_by_text("/tasks/add").first).to_be_visible(timeout=30_000)
 
 
 @pytest.mark.parametrize("event", ["restart", "deploy", "crash"])
@@ -232,7 +232,7 @@ def test_backup_under_load_restores_every_accepted_run(production: Stack, api: h
         def unfinished() -> list[str]:
             return [run for run in [*accepted, *running] if restored.get(f"/tasks/{run}").json()["state"] != "SUCCESS"]
 
-        wait_until(lambda: unfinished() == [], 90, "every accepted run to succeed")
+        wait_until(lambda: unfinished() == [], 240, "every accepted run to succeed")
 
 
 AUTHORITY = """

@@ -27,11 +27,11 @@ def relays(stack: Stack) -> Any:
 @pytest.mark.parametrize("processes", ["1", "4"])
 def test_responses_are_the_same_from_every_process(stack: Stack, processes: str) -> None:
     stack.up(BACKEND_PROCESSES=processes)
-    wait_until(lambda: relays(stack) == int(processes), 20, f"{processes} processes to serve")
+    wait_until(lambda: relays(stack) == int(processes), 90, f"{processes} processes to serve")
     ids = []
     for number in range(24):
         response = stack.api.post(
-            "/tasks/add", params={"x": number, "y": 1, "wait": 5}, headers={"Connection": "close"}
+            "/tasks/add", params={"x": number, "y": 1, "wait": 60}, headers={"Connection": "close"}
         )
         assert (response.status_code, response.json()["result"]) == (200, number + 1)
         ids.append(response.json()["task_id"])

@@ -109,6 +109,8 @@ def of_run(run_id: str, received: list[dict[str, Any]], kind: int) -> list[dict[
 def test_each_run_has_one_trace_over_retries_and_a_restart_of_the_relay(traced: Stack) -> None:
     traced.compose("stop", "rabbitmq")
     ids = [traced.enqueue("flaky") for _ in range(RUNS)]
+    requests = "POST /tasks/flaky"
+    wait_until(lambda: sum(span["name"] == requests for span in spans()) >= RUNS, 30, "the spans of the requests")
     traced.compose("restart", "backend")
     traced.up()
     attempts = {each: traced.wait_for_end(each, timeout=120)["attempts"] for each in ids}
@@ -116,9 +118,14 @@ def test_each_run_has_one_trace_over_retries_and_a_restart_of_the_relay(traced: 
 
     def are_complete() -> bool:
         received = spans()
-        return all(len(of_run(each, received, CONSUMER)) == number for each, number in attempts.items())
+        for each, number in attempts.items():
+            published, executed = of_run(each, received, PRODUCER), of_run(each, received, CONSUMER)
+            parents = {span["parent"] for span in executed}
+            if len(executed) < number or not parents <= {span["id"] for span in published}:
+                return False
+        return True
 
-    wait_until(are_complete, 30, "the spans of every attempt")
+    wait_until(are_complete, 60, "the spans of every attempt")
     received = spans()
     by_id = {span["id"]: span for span in received}
     children = defaultdict(list)
@@ -129,7 +136,7 @@ def test_each_run_has_one_trace_over_retries_and_a_restart_of_the_relay(traced: 
         published, executed = of_run(each, received, PRODUCER), of_run(each, received, CONSUMER)
         (trace,) = {span["trace"] for span in [*published, *executed]}
         traces.add(trace)
-        assert {by_id[span["parent"]]["name"] for span in published} == {"POST /tasks/flaky"}
+        assert {by_id[span["parent"]]["name"] for span in published} == {requests}
         assert {span["parent"] for span in executed} <= {span["id"] for span in published}, "one may have failed"
         assert {span["service"] for span in published} == {"backend"}
         assert {span["service"] for span in executed} == {"worker"}

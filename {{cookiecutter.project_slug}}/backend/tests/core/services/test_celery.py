@@ -47,5 +47,5 @@ def test_message_delivered_twice_is_executed_once(api: Api) -> None:
         celery_app.send_task("core_slow", kwargs={"duration": 1}, task_id=task_id, queue=QUEUE)
     marker = core_slow.delay(duration=2)
     assert api.wait_for_end(marker.id)["state"] == "SUCCESS"
-    run = api.run(task_id)
+    run = api.wait_for_end(task_id)
     assert (run["state"], run["attempts"]) == ("SUCCESS", 1)

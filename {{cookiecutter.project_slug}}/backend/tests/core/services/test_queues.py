@@ -64,7 +64,8 @@ def test_no_run_of_a_paused_queue_starts(api: Api, own: TestClient, enqueue: Enq
     started = [api.wait_for_end(each)["started_at"] for each in ids]
     assert api.wait_for_end(sent)["result"] == 2
     assert [api.run(each)["attempts"] for each in [*ids, sent]] == [1] * (len(ids) + 1)
-    assert max(started[:5]) < min(started[-5:])  # two processes of the pool may change the order of neighbours
+    order = sorted(range(len(ids)), key=started.__getitem__)
+    assert len([n for rank, n in enumerate(order) if abs(rank - n) > 2]) <= 2  # each process may delay one run
 
 
 def test_message_that_was_published_before_the_pause_does_not_start(

@@ -46,6 +46,17 @@ def logged(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in LOG.read_text().splitlines(keepends=True) if text in line and line[-1] == "\n"]
 
 
+def wait_for_lines(text: str, task_ids: set[str]) -> list[dict[str, Any]]:
+    """Return the lines with this text once each of these runs has one: an end is recorded before it is logged."""
+    deadline = time.monotonic() + 30
+    while True:
+        lines = logged(text)
+        if {line["task_id"] for line in lines} >= task_ids:
+            return lines
+        assert time.monotonic() < deadline, LOG.read_text()
+        time.sleep(0.1)
+
+
 def test_run_is_executed_and_recorded(api: Api, enqueue: Enqueue) -> None:
     run = api.wait_for_end(enqueue(core_add.enqueue(x=2, y=3)))
     assert (run["state"], run["result"], run["arguments"]) == ("SUCCESS", 5, {"x": 2, "y": 3})
@@ -71,12 +82,12 @@ def test_rich_types_survive_the_round_trip(api: Api, enqueue: Enqueue) -> None:
 
 
 def test_progress_is_visible_while_the_task_runs(api: Api, enqueue: Enqueue) -> None:
-    task_id = enqueue(core_slow.enqueue(duration=3))
+    task_id = enqueue(core_slow.enqueue(duration=60))
     run = api.wait_for(task_id, lambda run: (run["progress"] or {"done": 0})["done"] >= 1)
     assert run["state"] == "STARTED"
-    assert run["progress"]["total"] == 3
+    assert run["progress"]["total"] == 60
     assert task_id in [each["task_id"] for each in api.http.get("/tasks/").json()["tasks"]]
-    assert api.wait_for_end(task_id)["state"] == "SUCCESS"
+    assert api.http.delete(f"/tasks/{task_id}").status_code == 200
 
 
 def test_failure_keeps_error_and_traceback(api: Api, enqueue: Enqueue) -> None:
@@ -89,10 +100,7 @@ def test_failure_keeps_error_and_traceback(api: Api, enqueue: Enqueue) -> None:
 def test_failure_is_logged_with_task_and_id(api: Api, enqueue: Enqueue) -> None:
     task_id = enqueue(core_fail.enqueue())
     api.wait_for_end(task_id)
-    deadline = time.monotonic() + 10  # the end is written before it is logged
-    while not (lines := logged(task_id)):
-        assert time.monotonic() < deadline, LOG.read_text()
-        time.sleep(0.1)
+    lines = wait_for_lines(task_id, {task_id})
     assert [(line["level"], line["task"]) for line in lines] == [("error", "core_fail")]
     assert "ValueError: on purpose" in lines[0]["exception"]
 
@@ -105,8 +113,7 @@ def test_id_of_a_request_is_that_of_all_runs_that_follow(api: Api) -> None:
         first = own.post("/tasks/core_enqueue", params={"x": 1}, headers=headers).json()["task_id"]
     enqueued = api.wait_for_end(first)["result"]
     assert [api.wait_for_end(each)["request_id"] for each in (failed, first, enqueued)] == [request_id] * 3
-    lines = logged(request_id)
-    assert {line["task_id"] for line in lines} >= {failed, first}
+    lines = wait_for_lines(request_id, {failed, first})
     assert {line["request_id"] for line in lines} == {request_id}
 
 
@@ -211,15 +218,15 @@ def test_all_dependencies_are_ready(api: Api) -> None:
 
 
 def test_delayed_run_starts_after_its_delay(api: Api, enqueue: Enqueue) -> None:
-    task_id = enqueue(core_add.options(delay=2).enqueue(x=1, y=1))
+    task_id = enqueue(core_add.options(delay=5).enqueue(x=1, y=1))
     waiting = api.run(task_id)
     assert (waiting["state"], waiting["attempts"]) == ("PENDING", 0)
     run = api.wait_for_end(task_id)
     accepted, due, started = (
         datetime.fromisoformat(each) for each in (waiting["accepted_at"], waiting["next_try_at"], run["started_at"])
     )
-    assert (due - accepted).total_seconds() == 2
-    assert 0 <= (started - due).total_seconds() < 5
+    assert (due - accepted).total_seconds() == 5
+    assert 0 <= (started - due).total_seconds() < 30
     assert run["next_try_at"] is None
 
 
@@ -233,15 +240,15 @@ def test_request_with_a_delay_is_delayed(api: Api, session: Session) -> None:
 
 
 def test_task_sets_the_time_of_its_retry(api: Api, enqueue: Enqueue) -> None:
-    task_id = enqueue(core_later.enqueue(seconds=1))
+    task_id = enqueue(core_later.enqueue(seconds=3))
     waiting = api.wait_for(task_id, lambda run: run["state"] == "RETRY")
     assert waiting["error"].endswith("RetryIn: not yet")
     run = api.wait_for_end(task_id)
     assert (run["state"], run["attempts"]) == ("FAILURE", 2)  # max_retries=1
     times = (run["earlier_attempts"][0]["ended_at"], waiting["next_try_at"], run["started_at"])
     failed, due, started = map(datetime.fromisoformat, times)
-    assert (due - failed).total_seconds() == 1
-    assert 0 <= (started - due).total_seconds() < 5
+    assert (due - failed).total_seconds() == 3
+    assert 0 <= (started - due).total_seconds() < 30
 
 
 def test_run_with_a_priority_starts_before_those_that_wait(api: Api, session: Session) -> None:
@@ -260,6 +267,9 @@ def test_run_with_a_priority_starts_before_those_that_wait(api: Api, session: Se
         time.sleep(0.1)
     for each in running:
         assert api.http.delete(f"/tasks/{each}").status_code == 200
-    started = api.wait_for_end(urgent)["started_at"]
-    earlier = [each for each in waiting if api.wait_for_end(each)["started_at"] < started]
-    assert len(earlier) < len(running), "at most the run that the other pool process received at the same time"
+    for each in (urgent, *waiting):
+        api.wait_for_end(each)
+    runs = history.runs.c
+    [(owner, started)] = session.execute(select(runs.owner, runs.started_at).where(runs.id == urgent))
+    by_same_process = (runs.owner == owner) & (runs.started_at < started)
+    assert session.scalar(history.count(runs.id.in_(waiting), by_same_process)) in {0, 1}
