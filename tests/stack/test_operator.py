@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from playwright.sync_api import Page
 
 from tests.stack import browser
 from tests.stack.conftest import Stack, wait_until
+from tests.stack.faults import faults
 from tests.variants import Variant
 
 VARIANTS = [Variant.of()]
@@ -106,6 +108,16 @@ def test_more_tasks_run_at_once_with_a_larger_pool_and_more_workers(stack: Stack
         assert at_once(stack) > 4
     finally:
         stack.up("--scale", "worker=1")
+
+
+def test_worker_may_take_seconds_to_reply(stack: Stack) -> None:
+    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 30, "Flower to list the worker")
+    with ThreadPoolExecutor() as pool:
+        with faults.frozen("worker"):
+            grown = pool.submit(stack.flower.post, f"/api/worker/pool/grow/{name}", params={"n": 1})
+            faults.hold(2)
+        assert grown.result().status_code == 200, grown.result().text
+    assert stack.flower.post(f"/api/worker/pool/shrink/{name}", params={"n": 1}).status_code == 200
 
 
 def processes(stack: Stack, name: str) -> int:

@@ -1,11 +1,13 @@
 """Flower's configuration; docker-compose.yml adds more as FLOWER_... variables."""
 
 import os
+from functools import partial
 
 import flower.command
 from celery import states
 
 from app.core import logs
+from app.core.celery import celery_app
 from app.core.monitor import access
 from app.core.monitor.application import Application
 from app.core.settings import settings
@@ -22,6 +24,9 @@ if users := access.users(os.environ):
 
 # Progress is reported while a task is STARTED and has the same precedence; without one it would hide REVOKED.
 states.PRECEDENCE_LOOKUP["PROGRESS"] = states.PRECEDENCE_LOOKUP[states.STARTED]
+
+# By default, Celery waits 1 s for a worker's reply; after that, Flower shows an error although the worker may obey.
+vars(celery_app.control)["broadcast"] = partial(celery_app.control.broadcast, timeout=5)
 
 logs.configure()
 flower.command.Flower = Application
