@@ -8,10 +8,9 @@ from tests.stack.conftest import Stack
 from tests.variants import CHOICES, COVERING, OAUTH, Variant
 
 # The only Python file that an answer selects belongs to OAuth.
-VARIANTS = [
-    *(next(each for each in COVERING if each["python_version"] == version) for version in CHOICES["python_version"]),
-    Variant.of(flower_auth=OAUTH[0]),
-]
+WITH_OAUTH = Variant.of(flower_auth=OAUTH[0])
+
+VARIANTS = [WITH_OAUTH, next(each for each in COVERING if each["python_version"] != WITH_OAUTH["python_version"])]
 
 CHECKS = [
     "ruff check --no-cache",
@@ -19,6 +18,10 @@ CHECKS = [
     "mypy --cache-dir /dev/null",
     "lint-imports --no-cache",
 ]
+
+
+def test_variants_have_every_version_of_python() -> None:
+    assert {each["python_version"] for each in VARIANTS} == set(CHOICES["python_version"])
 
 
 def test_unit_tests_pass_without_servers(stack: Stack) -> None:
