@@ -32,8 +32,8 @@ def test_failed_task_is_shown_with_its_traceback(stack: Stack, screenshots: Any)
         page.get_by_role("button", name="Failed").click()
         row = page.locator("#tasks-table tbody tr", has_text=task_id)
         row.wait_for()
-        states = set(page.locator("#tasks-table tbody td:nth-child(3)").all_inner_texts())
-        assert states == {"FAILURE"}
+        states = page.locator("#tasks-table tbody td:nth-child(3)")
+        wait_until(lambda: set(states.all_inner_texts()) == {"FAILURE"}, 20, "only failed tasks")
         browser.save_screenshot(page, screenshots, "failed-tasks")
         row.locator(f'a[href$="/task/{task_id}"]').click()
         page.locator("#task-page").wait_for()
@@ -115,7 +115,7 @@ def test_worker_may_take_seconds_to_reply(stack: Stack) -> None:
     with ThreadPoolExecutor() as pool:
         with faults.frozen("worker"):
             grown = pool.submit(stack.flower.post, f"/api/worker/pool/grow/{name}", params={"n": 1})
-            faults.hold(2)
+            faults.hold(1.5)
         assert grown.result().status_code == 200, grown.result().text
     assert stack.flower.post(f"/api/worker/pool/shrink/{name}", params={"n": 1}).status_code == 200
 

@@ -240,14 +240,14 @@ def test_request_with_a_delay_is_delayed(api: Api, session: Session) -> None:
 
 
 def test_task_sets_the_time_of_its_retry(api: Api, enqueue: Enqueue) -> None:
-    task_id = enqueue(core_later.enqueue(seconds=3))
+    task_id = enqueue(core_later.enqueue(seconds=5))
     waiting = api.wait_for(task_id, lambda run: run["state"] == "RETRY")
     assert waiting["error"].endswith("RetryIn: not yet")
     run = api.wait_for_end(task_id)
     assert (run["state"], run["attempts"]) == ("FAILURE", 2)  # max_retries=1
     times = (run["earlier_attempts"][0]["ended_at"], waiting["next_try_at"], run["started_at"])
     failed, due, started = map(datetime.fromisoformat, times)
-    assert (due - failed).total_seconds() == 3
+    assert (due - failed).total_seconds() == 5
     assert 0 <= (started - due).total_seconds() < 30
 
 
