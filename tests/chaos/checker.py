@@ -31,7 +31,7 @@ LONGEST_GAP = 180.0
 """Seconds without a sample, more than any fault of the database lasts."""
 
 REPORTED = 5
-"""Violations of an invariant that are reported with their rows."""
+"""Violations of each invariant that are reported with their rows."""
 
 HANGING = 20.0
 """Seconds after which a hanging sample is aborted."""
@@ -54,8 +54,8 @@ PUBLISH_LIMIT = 8
 NEW = timedelta(seconds=10)
 """Maximum age of an attempt that may be revoked."""
 
-NOTICED = 30.0
-"""Seconds within which the relay notices an empty queue: it looks every 10 s; the statistics read here are 5 s old."""
+EMPTY_FOR = 30.0
+"""Seconds of an empty queue after which the relay has noticed it: it looks every 10 s; statistics are up to 5 s old."""
 
 DRAIN = 300.0
 """Seconds after the last fault within which every run must end."""
@@ -117,19 +117,19 @@ class Checker:
         self._thread.join(timeout=120)
 
     def report(self) -> list[str]:
-        """Return a line for the first violations of each invariant, with the row and the effects of the run."""
+        """Return a line for each of the first violations of an invariant, with the row and the effects of the run."""
         lines = []
-        number = Counter[str]()
+        found = Counter[str]()
         for violation in self.violations.values():
-            number[violation.invariant] += 1
-            if number[violation.invariant] > REPORTED:
+            found[violation.invariant] += 1
+            if found[violation.invariant] > REPORTED:
                 continue
             row = self._rows.get(violation.subject)
             effects = [effect for effect in self._effects if effect.run_id == violation.subject]
             log = "; ".join(f"{each.seq} {each.at:.3f} {each.step} #{each.attempt} {each.owner}" for each in effects)
             shown = f" row={json.dumps(row, default=str)}" if row else ""
             lines.append(f"VIOLATION {violation.invariant}: {violation.subject} {violation.detail}{shown} sink=[{log}]")
-        more = {invariant: count - REPORTED for invariant, count in number.items() if count > REPORTED}
+        more = {invariant: count - REPORTED for invariant, count in found.items() if count > REPORTED}
         return lines + [f"VIOLATION {invariant}: {count} more" for invariant, count in more.items()]
 
     def violate(self, invariant: str, subject: str, detail: str = "") -> None:
@@ -249,7 +249,7 @@ class Checker:
     def drain(self) -> None:
         """Wait until every run has ended, which includes the longest delay before a lost message is sent again."""
         deadline = time.monotonic() + DRAIN
-        filled_at = time.monotonic()
+        last_message_at = time.monotonic()
         while time.monotonic() < deadline and not self.found.wait(2):
             with contextlib.suppress(psycopg.OperationalError), self._connect() as connection:
                 left = connection.execute(
@@ -259,8 +259,8 @@ class Checker:
                 if not left:
                     return
                 if self._messages() != 0:
-                    filled_at = time.monotonic()
-                elif time.monotonic() - filled_at > NOTICED:
+                    last_message_at = time.monotonic()
+                elif time.monotonic() - last_message_at > EMPTY_FOR:
                     for row in left:
                         late = overdue(row, row["seen_at"])
                         if late is not None and late > SLACK:

@@ -1,11 +1,15 @@
 """The checker of the chaos run notices each kind of violation in a history, and none in a correct one."""
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
+import psycopg
 import pytest
 
+from tests.chaos import checker as checker_module
 from tests.chaos.checker import LOST_AFTER, SLACK, Checker
 from tests.stack.conftest import Stack
 from tests.stack.faults.ledger import Ledger
@@ -39,7 +43,7 @@ class Database:
 def violations(*samples: list[Any], away: object = None) -> set[str]:
     """Return the invariants that are violated by a sequence of samples of the history."""
     checker = Checker(cast("Stack", None), cast("Ledger", None), stalled=60)
-    checker.executor = cast("Any", type("Executor", (), {"broker_away": away}))
+    checker.executor = cast("Any", SimpleNamespace(broker_away=away))
     database = cast("Any", Database(*samples))
     for _ in samples:
         checker._sample(database, complete=True)
@@ -85,6 +89,36 @@ def test_publication_without_a_broker_is_noticed() -> None:
     later = row(published=-1)
     assert violations([row(published=5)], [later], away="cut") == {"a published message is confirmed"}
     assert violations([row(published=5)], [later], away=None) == set()
+
+
+def test_checker_without_samples_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker_module, "LONGEST_GAP", 0.0)
+    checker = Checker(cast("Stack", None), cast("Ledger", None), stalled=60)
+
+    def connect() -> None:
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(checker, "_connect", connect)
+    checker.start()
+    try:
+        assert checker.found.wait(30)
+    finally:
+        checker.stop()
+    assert {invariant for invariant, _ in checker.violations} == {"the checker works"}
+
+
+@pytest.mark.parametrize(("messages", "found"), [(0, {"a lost message is sent again"}), (1, set())])
+def test_lost_message_is_noticed_at_the_end_once_its_queue_stays_empty(
+    monkeypatch: pytest.MonkeyPatch, messages: int, found: set[str]
+) -> None:
+    monkeypatch.setattr(checker_module, "EMPTY_FOR", 0.0)
+    monkeypatch.setattr(checker_module, "DRAIN", 3.0)
+    checker = Checker(cast("Stack", None), cast("Ledger", None), stalled=60)
+    database = Database(*[[row("lost", published=LATE)]] * 9)
+    monkeypatch.setattr(checker, "_connect", lambda: contextlib.nullcontext(database))
+    monkeypatch.setattr(checker, "_messages", lambda: messages)
+    checker.drain()
+    assert {invariant for invariant, _ in checker.violations} == found
 
 
 def test_report_has_the_first_violations_of_each_invariant() -> None:
