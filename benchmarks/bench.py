@@ -91,7 +91,7 @@ class Bench(Stack):
             AssertionError: a request failed.
         """
         env = ("--env", f"METHOD={method}", "--env", f"PAUSE={pause}")
-        connections = min(connections, 2) if self.quick else connections
+        connections = self.connections(connections)
         options = (f"--connections={connections}", "--threads=1", f"--duration={seconds}s", "--timeout=30s")
         output = self.compose("exec", "-T", *env, "load", "wrk", *options, "--script=/reference/load.lua", url)
         figures: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -139,13 +139,13 @@ class Bench(Stack):
         wait_until(is_true, timeout, query)
 
     def wait_until_ended(self, count: int, timeout: float) -> None:
-        """Wait until so many runs have ended, but for a limited time."""
+        """Wait until so many runs have ended, but for a limited time, if at least one has."""
         self.wait_for("SELECT count(ended_at) > 0 FROM task_runs", 60)
         with suppress(AssertionError):
             self.wait_for(f"SELECT count(ended_at) >= {count} FROM task_runs", timeout)
 
     def wait_until_stored(self, count: int, timeout: float) -> None:
-        """Wait until the references have stored so many results, but for a limited time; Celery creates the table."""
+        """Wait until the references have stored so many results, as `wait_until_ended`; Celery creates the table."""
         self.wait_for("SELECT to_regclass('celery_taskmeta') IS NOT NULL", 30, self.reference)
         self.wait_for("SELECT count(*) > 0 FROM celery_taskmeta", 60, self.reference)
         with suppress(AssertionError):
@@ -154,6 +154,10 @@ class Bench(Stack):
     def seconds(self, normal: int) -> int:
         """Return the duration of a load."""
         return 1 if self.quick else normal
+
+    def connections(self, normal: int) -> int:
+        """Return the number of connections of a load."""
+        return min(normal, 2) if self.quick else normal
 
     def number(self, normal: int) -> int:
         """Return the number of rows or tasks of a measurement."""

@@ -87,7 +87,7 @@ def latency(bench: Bench) -> list[Result]:
     """
     bench.start()
     full = [accept.ours(bench).finished for _ in range(2)][-1]
-    pause = 1000 * (2 if bench.quick else CLIENTS) / (full / 2)  # milliseconds
+    pause = 1000 * bench.connections(CLIENTS) / (full / 2)  # milliseconds
 
     def percentiles() -> tuple[float, float, float]:
         load = bench.load(f"{OURS}/tasks/benchmark_noop", seconds=bench.seconds(6), connections=CLIENTS, pause=pause)

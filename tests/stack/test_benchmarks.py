@@ -12,8 +12,8 @@ from tests.conftest import Render
 from tests.stack.conftest import SLUG
 from tests.variants import Variant
 
-SMOKED = ("accept", "worker", "task", "live", "render", "cpu", "image")
-"""At least one benchmark of each module, of a few seconds; a nightly job runs all (`python -m benchmarks --quick`)."""
+SELECTED = ("accept", "worker", "task", "live", "render", "cpu", "image")
+"""At least one benchmark of each module, of a few seconds each; a nightly job runs all of them, with `--quick`."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def bench(request: pytest.FixtureRequest, render: Render) -> Iterator[Bench]:
         yield made
 
 
-@pytest.mark.parametrize("name", SMOKED)
+@pytest.mark.parametrize("name", SELECTED)
 def test_benchmark_returns_positive_figures(bench: Bench, name: str) -> None:
     results = BENCHMARKS[name](bench)
     assert results
