@@ -163,6 +163,11 @@ class Stack:
 
         wait_until(are_started, 30, f"{task_ids} to start")
 
+    def wait_for_worker(self) -> str:
+        """Return the name of the only worker once Flower lists it."""
+        (name,) = wait_until(lambda: self.flower.get("/api/workers/stats").json(), 30, "Flower to list the worker")
+        return str(name)
+
     def history(self, **filters: Any) -> list[dict[str, Any]]:
         """Return every run in the history that matches the filters."""
         runs: list[dict[str, Any]] = []

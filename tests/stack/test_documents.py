@@ -1,4 +1,4 @@
-"""The commands and examples of a project's documents, in variants with every command; README.md runs its tests."""
+"""The commands and examples of a project's documents, in variants that have all of them."""
 
 import re
 
@@ -12,8 +12,6 @@ from tests.variants import BACKENDS, CHOICES, COVERING
 VARIANTS = BACKENDS
 
 DOCUMENTS = ("QUICK_ACCESS.md", "README.md", "FLOWER.md")
-
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -37,5 +35,5 @@ def test_commands_work(stack: Stack, document: str) -> None:
 
 
 def test_results_are_read_as_the_readme_shows(stack: Stack) -> None:
-    (code,) = [code for code in PYTHON.findall(stack.project.files["README.md"]) if "send_task" in code]
+    (code,) = [code for code in code_blocks(stack.project.files["README.md"], "python") if "send_task" in code]
     assert stack.compose("exec", "-T", "backend", "python", "-c", code).splitlines()[0] == "5.0"

@@ -35,7 +35,7 @@ def test_broker_page_lists_queues_and_dead_letters(stack: Stack) -> None:
 
 
 def test_flower_lists_the_worker_and_resizes_its_pool(stack: Stack) -> None:
-    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to list the worker")
+    name = stack.wait_for_worker()
     worker = stack.flower.get("/api/workers", params={"refresh": 1}).json()[name]
     assert {"add", "fail", "flaky", "slow"} <= set(worker["registered"])
     processes = len(worker["stats"]["pool"]["processes"])
@@ -121,7 +121,7 @@ def test_invalid_operation_returns_an_error_without_a_traceback(stack: Stack) ->
     assert stack.flower.get("/worker/worker@nobody").status_code == 404
     assert stack.flower.get("/task/nonesuch").status_code == 404
     assert stack.flower.post("/api/worker/pool/grow/worker@nobody", params={"n": 1}).status_code == 404
-    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to list the worker")
+    name = stack.wait_for_worker()
     response = stack.flower.post(f"/api/worker/pool/autoscale/{name}", params={"min": 1, "max": 2})
     assert (response.status_code, "Autoscale" in response.text) == (403, True), response.text
     assert "Traceback" not in stack.compose("logs", "--no-log-prefix", "flower")

@@ -56,7 +56,7 @@ def test_additional_users_can_log_in(stack: Stack) -> None:
 
 def test_read_only_mode_rejects_controls(stack: Stack) -> None:
     with flower_with(stack, FLOWER_READ_ONLY="true"):
-        (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to list the worker")
+        name = stack.wait_for_worker()
         for path in (f"/api/worker/shutdown/{name}", f"/api/worker/pool/grow/{name}?n=1", "/api/task/async-apply/add"):
             assert stack.flower.post(path, json={}).status_code == 403, path
         assert "worker-shutdown" not in stack.flower.get(f"/worker/{name}").text
@@ -70,14 +70,15 @@ def test_read_only_mode_rejects_controls(stack: Stack) -> None:
 
 
 def test_worker_controls_all_work(stack: Stack) -> None:
-    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 20, "Flower to list the worker")
-    for path, params, message in (
+    name = stack.wait_for_worker()
+    commands: tuple[tuple[str, dict[str, str | int], str], ...] = (
         (f"/api/worker/pool/restart/{name}", {}, "Restarting"),
         ("/api/task/rate-limit/add", {"workername": name, "ratelimit": "50/s"}, "new rate limit set"),
         ("/api/task/timeout/add", {"workername": name, "soft": 60, "hard": 70}, "time limits set"),
         (f"/api/worker/queue/add-consumer/{name}", {"queue": "another"}, "another"),
         (f"/api/worker/queue/cancel-consumer/{name}", {"queue": "another"}, "another"),
-    ):
+    )
+    for path, params, message in commands:
         response = stack.flower.post(path, params=params)
         assert (response.status_code, message in response.text) == (200, True), (
             f"{path}: {response.status_code} {response.text}"

@@ -88,7 +88,7 @@ def test_dashboard_follows_flowers_theme(stack: Stack, screenshots: Any) -> None
 
 def test_more_tasks_run_at_once_with_a_larger_pool_and_more_workers(stack: Stack, screenshots: Any) -> None:
     """Add processes on the worker's page, then two workers with a command."""
-    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 30, "Flower to list the worker")
+    name = stack.wait_for_worker()
     assert at_once(stack) == 2
     with browser.open_page(stack) as page:
         page.goto("/workers")
@@ -111,7 +111,7 @@ def test_more_tasks_run_at_once_with_a_larger_pool_and_more_workers(stack: Stack
 
 
 def test_worker_may_take_seconds_to_reply(stack: Stack) -> None:
-    (name,) = wait_until(lambda: stack.flower.get("/api/workers/stats").json(), 30, "Flower to list the worker")
+    name = stack.wait_for_worker()
     with ThreadPoolExecutor() as pool:
         with faults.frozen("worker"):
             grown = pool.submit(stack.flower.post, f"/api/worker/pool/grow/{name}", params={"n": 1})
