@@ -97,7 +97,7 @@ def test_old_runs_are_deleted_by_their_state(session: Session) -> None:
 
 def test_batches_are_limited(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH", 2)
-    monkeypatch.setattr(settings(), "history_days", 3)  # the backend keeps these runs
+    monkeypatch.setattr(settings(), "history_days", 3)  # fewer than in the backend, which would delete the runs first
     insert_ended(session, State.SUCCESS, 10, count=3)
     assert prune()
     assert len(left(session)) == 1

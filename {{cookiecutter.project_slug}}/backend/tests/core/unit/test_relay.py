@@ -114,7 +114,7 @@ class Busy(Relay):
     async def _recover(self, _channel: Any) -> None:
         self.recovered += 1
         if self.recovered > 1:
-            raise TimeoutError  # ends the test
+            raise TimeoutError  # which `serve` expects
 
 
 def test_relay_searches_for_lost_messages_under_sustained_load(monkeypatch: pytest.MonkeyPatch) -> None:

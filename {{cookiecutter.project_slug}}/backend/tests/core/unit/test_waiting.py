@@ -44,7 +44,7 @@ class Database:
 
 
 class Clock:
-    """A clock that each reading moves by one tick, however long the tick took."""
+    """A clock that moves by one tick with each reading, so that counts do not depend on the machine."""
 
     TICK = 0.002
 
