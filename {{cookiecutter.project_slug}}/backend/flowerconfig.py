@@ -25,7 +25,7 @@ if users := access.users(os.environ):
 # Progress is reported while a task is STARTED and has the same precedence; without one it would hide REVOKED.
 states.PRECEDENCE_LOOKUP["PROGRESS"] = states.PRECEDENCE_LOOKUP[states.STARTED]
 
-# By default, Celery waits 1 s for a worker's reply. Flower then shows an error for a change that the worker still makes.
+# By default, Celery waits 1 s for a worker's reply. Flower would then show an error for a change that is made.
 vars(celery_app.control)["broadcast"] = partial(celery_app.control.broadcast, timeout=5)
 
 logs.configure()
