@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -111,14 +110,24 @@ class Service:
 
 
 class Cluster:
-    """Three pods each of the API and the worker, and a load."""
+    """Pods of the API and the worker, and a load."""
 
     def __init__(self, stack: Stack, objects: list[Manifest]) -> None:
         self.stack, self.objects, self.service = stack, objects, Service()
         self.workers: list[Pod] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the previous load."""
         self.accepted: list[str] = []
         self.failed: list[str] = []
         self.is_over = threading.Event()
+
+    def complete(self) -> None:
+        """Start pods, side by side, until there are three each of the API and the worker."""
+        missing = ["backend"] * (3 - len(self.service.pods)) + ["worker-celery"] * (3 - len(self.workers))
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.start, missing))
 
     def start(self, name: str) -> Pod:
         """Start a pod of a Deployment, and wait until it is ready."""
@@ -162,24 +171,17 @@ class Cluster:
             wait_until(lambda: not unfinished(), 300, "every accepted run to succeed")
 
 
-@pytest.fixture
-def cluster(deployed: Stack, tmp_path: Path) -> Iterator[Cluster]:
-    """Stop the services of compose, and start three pods each of the API and the worker under load."""
+@pytest.fixture(scope="module")
+def pods(deployed: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Stop the services of compose, which the pods replace."""
     if not deployed.variant["kubernetes"]:
         pytest.skip("--only or --all-stacks selected a variant without manifests")
     deployed.project.run("bash", f"{FOLDER}/prepare.sh", "local")
-    objects = build(deployed.project, "local", kustomize(tmp_path))
+    objects = build(deployed.project, "local", kustomize(tmp_path_factory.mktemp("kustomize")))
     deployed.compose("stop", "backend", "worker", "flower")
     made = Cluster(deployed, objects)
     try:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(made.start, ["backend", "worker-celery"] * 3))
-            running = pool.submit(made.load)
-            try:
-                yield made
-            finally:
-                made.is_over.set()
-            running.result()
+        yield made
     finally:
         listed = deployed.project.run(
             "docker", "ps", "--all", "--quiet", "--filter", f"name={SLUG}-pod-"
@@ -188,6 +190,20 @@ def cluster(deployed: Stack, tmp_path: Path) -> Iterator[Cluster]:
             deployed.project.run("docker", "rm", "--force", *listed)
         made.service.client.close()
         deployed.up()
+
+
+@pytest.fixture
+def cluster(pods: Cluster) -> Iterator[Cluster]:
+    """Return three pods each of the API and the worker, under load."""
+    pods.begin()
+    pods.complete()
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(pods.load)
+        try:
+            yield pods
+        finally:
+            pods.is_over.set()
+        running.result()
 
 
 def test_rolling_replacement_fails_no_request_and_loses_no_run(cluster: Cluster) -> None:

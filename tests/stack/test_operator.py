@@ -89,7 +89,7 @@ def test_dashboard_follows_flowers_theme(stack: Stack, screenshots: Any) -> None
 def test_more_tasks_run_at_once_with_a_larger_pool_and_more_workers(stack: Stack, screenshots: Any) -> None:
     """Add processes on the worker's page, then two workers with a command."""
     name = stack.wait_for_worker()
-    assert at_once(stack) == 2
+    assert at_once(stack, tasks=6) == 2
     with browser.open_page(stack) as page:
         page.goto("/workers")
         page.get_by_role("link", name=f"Worker {name}").click()
@@ -99,13 +99,13 @@ def test_more_tasks_run_at_once_with_a_larger_pool_and_more_workers(stack: Stack
         page.locator("#worker-pool-grow").click()
         page.locator(".toast").wait_for()
         wait_until(lambda: processes(stack, name) > 2, 20, "the pool to grow")
-    assert at_once(stack) > 2
+    assert at_once(stack, tasks=12) > 2
     stack.flower.post(f"/api/worker/pool/shrink/{name}", params={"n": processes(stack, name) - 2})
     wait_until(lambda: processes(stack, name) == 2, 20, "the pool to shrink")
     stack.up("--scale", "worker=3")
     try:
         wait_until(lambda: len(stack.flower.get("/api/workers/stats").json()) == 3, 20, "Flower to list all three")
-        assert at_once(stack) > 4
+        assert at_once(stack, tasks=18) > 4
     finally:
         stack.up("--scale", "worker=1")
 
@@ -125,9 +125,9 @@ def processes(stack: Stack, name: str) -> int:
     return len(stack.flower.get("/api/workers/stats", params={"refresh": 1}).json()[name]["pool"]["processes"])
 
 
-def at_once(stack: Stack) -> int:
-    """Return how many of 18 tasks of a second were executed at the same time, from the recorded times."""
-    ids = [stack.enqueue("slow", duration=1) for _ in range(18)]
+def at_once(stack: Stack, tasks: int) -> int:
+    """Return how many tasks of a second were executed at the same time, from the recorded times."""
+    ids = [stack.enqueue("slow", duration=1) for _ in range(tasks)]
     runs = [stack.wait_for_end(task_id, timeout=60) for task_id in ids]
     changes = [(run["started_at"], 1) for run in runs] + [(run["ended_at"], -1) for run in runs]
     ordered = sorted((datetime.fromisoformat(time), change) for time, change in changes)

@@ -1,4 +1,4 @@
-"""API responses with each result backend, with several API processes, and after a restart."""
+"""Results with each result backend: of the API, with several processes and after a restart, and of Celery."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.project import code_blocks
 from tests.stack.conftest import SLUG, Stack, wait_until
 from tests.variants import BACKENDS
 
@@ -41,6 +42,11 @@ def test_responses_are_the_same_from_every_process(stack: Stack, processes: str)
         for _ in range(2):
             run = stack.api.get(f"/tasks/{task_id}", headers={"Connection": "close"}).json()
             assert (run["state"], run["result"]) == ("SUCCESS", number + 1)
+
+
+def test_sender_receives_the_result_as_the_readme_shows(stack: Stack) -> None:
+    (code,) = [code for code in code_blocks(stack.project.files["README.md"], "python") if "send_task" in code]
+    assert stack.compose("exec", "-T", "backend", "python", "-c", code).splitlines()[0] == "5.0"
 
 
 def test_runs_leave_no_messages_behind(stack: Stack) -> None:

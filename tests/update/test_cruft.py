@@ -181,19 +181,27 @@ def test_fresh_project_has_no_difference(template: Path, tmp_path: Path) -> None
 
 
 def test_answers_can_all_be_changed_by_an_update(template: Path, tmp_path: Path) -> None:
-    """Change one answer after another in one project. Each update equals a fresh project with these answers."""
+    """Change every answer to its next value in each update, until each is its first again and has had all values.
+
+    Each update equals a fresh project with these answers.
+    """
     project = create(template, tmp_path / "made")
     secrets = (project / ".env").read_text(encoding="utf-8")
-    answers: dict[str, Value] = {}
-    for name, values in CHOICES.items():
-        for value in [*values[1:], values[0]]:
-            answers[name] = value
-            update(project, **{name: value})
-            given = [f"{answer}={chosen}" for answer, chosen in answers.items()]
-            fresh = tmp_path / f"{name}-{value}"
-            run(tmp_path, BIN / "cookiecutter", "--no-input", "--output-dir", fresh, template, *given)
-            assert tree(project) == tree(fresh / "my-service"), (name, value)
+    for number in range(1, max(map(len, CHOICES.values()))):
+        answers = {name: values[number % len(values)] for name, values in CHOICES.items()}
+        assert_update_equals_a_fresh_project(project, template, answers)
+    assert_update_equals_a_fresh_project(project, template, {name: values[0] for name, values in CHOICES.items()})
     assert (project / ".env").read_text(encoding="utf-8") == secrets
+
+
+def assert_update_equals_a_fresh_project(project: Path, template: Path, answers: dict[str, Value]) -> None:
+    """Change answers of a project by an update, and compare it with a project that is rendered with them."""
+    update(project, **answers)
+    fresh = project.parent / "fresh"
+    given = [f"{name}={value}" for name, value in answers.items()]
+    run(project.parent, BIN / "cookiecutter", "--no-input", "--output-dir", fresh, template, *given)
+    assert tree(project) == tree(fresh / "my-service"), answers
+    shutil.rmtree(fresh)
 
 
 def test_conflict_is_marked_in_the_file(template: Path, tmp_path: Path) -> None:
