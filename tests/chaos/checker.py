@@ -58,7 +58,10 @@ EMPTY_FOR = 30.0
 """Seconds of an empty queue after which the relay has noticed it: it looks every 10 s; statistics are up to 5 s old."""
 
 DRAIN = 300.0
-"""Seconds after the last fault within which every run must end."""
+"""Seconds within which every run must end, after the last fault and after the last wait for a lost message."""
+
+LONGEST_DRAIN = DRAIN + LOST_AFTER * 2 ** (PUBLISH_LIMIT - 1)
+"""Seconds after the last fault, with the longest wait for a lost message."""
 
 UNCHANGED = ("state", "result", "error", "attempts", "retries", "ended_at")
 """Columns that do not change after the end of a run."""
@@ -247,10 +250,9 @@ class Checker:
     # ---- at the end ----------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Wait until every run has ended, which includes the longest delay before a lost message is sent again."""
-        deadline = time.monotonic() + DRAIN
-        last_message_at = time.monotonic()
-        while time.monotonic() < deadline and not self.found.wait(2):
+        """Wait until every run has ended. A message that was lost often is sent again after minutes."""
+        began = last_message_at = last_waited_at = time.monotonic()
+        while time.monotonic() < min(last_waited_at + DRAIN, began + LONGEST_DRAIN) and not self.found.wait(2):
             with contextlib.suppress(psycopg.OperationalError), self._connect() as connection:
                 left = connection.execute(
                     "SELECT *, statement_timestamp() AS seen_at FROM task_runs "
@@ -258,13 +260,15 @@ class Checker:
                 ).fetchall()
                 if not left:
                     return
+                late = {row["id"]: seconds for row in left if (seconds := overdue(row, row["seen_at"])) is not None}
+                if min(late.values(), default=0) < 0:
+                    last_waited_at = time.monotonic()
                 if self._messages() != 0:
                     last_message_at = time.monotonic()
                 elif time.monotonic() - last_message_at > EMPTY_FOR:
-                    for row in left:
-                        late = overdue(row, row["seen_at"])
-                        if late is not None and late > SLACK:
-                            self.violate("a lost message is sent again", row["id"], f"{late:.0f} s late")
+                    for run_id, seconds in late.items():
+                        if seconds > SLACK:
+                            self.violate("a lost message is sent again", run_id, f"{seconds:.0f} s late")
 
     def _messages(self) -> int | None:
         """Return the number of messages in the queues of tasks, or none if the broker does not respond."""

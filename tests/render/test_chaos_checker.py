@@ -121,6 +121,17 @@ def test_lost_message_is_noticed_at_the_end_once_its_queue_stays_empty(
     assert {invariant for invariant, _ in checker.violations} == found
 
 
+def test_end_waits_for_a_run_whose_message_was_lost_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker_module, "DRAIN", 3.0)
+    checker = Checker(cast("Stack", None), cast("Ledger", None), stalled=60)
+    database = Database(*[[row("lost", published=LATE, publish_count=5)]] * 3, [])
+    monkeypatch.setattr(checker, "_connect", lambda: contextlib.nullcontext(database))
+    monkeypatch.setattr(checker, "_messages", lambda: 0)
+    checker.drain()
+    assert list(database._samples) == []
+    assert checker.violations == {}
+
+
 def test_report_has_the_first_violations_of_each_invariant() -> None:
     checker = Checker(cast("Stack", None), cast("Ledger", None), stalled=60)
     for number in range(8):
