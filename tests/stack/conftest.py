@@ -228,7 +228,7 @@ def no_leftovers(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Stack]:
-    """Build the images of a variant and start its services."""
+    """Build the images of a variant, except that of its tests, and start its services."""
     request.getfixturevalue("no_leftovers")
     variant, extras = request.param
     stack = Stack(render(variant, project_slug=SLUG), *extras)
@@ -236,10 +236,17 @@ def deployed(request: pytest.FixtureRequest, render: Render) -> Iterator[Stack]:
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(stack.down)
         cleanup.callback(stack.close)
-        stack.compose("--profile", "*", "build")
+        every = stack.compose("--profile", "*", "config", "--services").split()
+        stack.compose("build", *(service for service in every if service != "test"))
         stack.up()
         stack.startup_logs = stack.compose("logs", "--no-log-prefix", *OWN_SERVICES)
         yield stack
+
+
+@pytest.fixture(scope="module")
+def image_of_tests(deployed: Stack) -> None:
+    """Build the image of the project's own tests and checks."""
+    deployed.compose("build", "test")
 
 
 @pytest.fixture

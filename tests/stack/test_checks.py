@@ -22,6 +22,7 @@ def test_variants_have_every_version_of_python() -> None:
     assert {each["python_version"] for each in VARIANTS} == set(CHOICES["python_version"])
 
 
+@pytest.mark.usefixtures("image_of_tests")
 @pytest.mark.parametrize("check", CHECKS)
 def test_checks_pass(stack: Stack, check: str) -> None:
     stack.compose("run", "--rm", "--no-deps", "test", *check.split())

@@ -222,7 +222,7 @@ def test_runs_wait_while_there_are_no_workers(cluster: Cluster) -> None:
     cluster.workers.clear()
     before = len(cluster.accepted)
     wait_until(lambda: len(cluster.accepted) > before + 20, 60, "requests without a worker")
-    cluster.start("worker-celery")
+    cluster.complete()
     cluster.is_over.set()
     cluster.assert_all_done()
     assert cluster.failed == []

@@ -2,11 +2,14 @@
 
 import re
 
+import pytest
+
 from tests.stack.conftest import Stack
 from tests.stack.test_checks import WITH_OAUTH
-from tests.stack.test_features import TEST
 
 VARIANTS = [WITH_OAUTH]
+
+pytestmark = pytest.mark.usefixtures("image_of_tests")
 
 
 def test_unit_tests_pass_without_servers(stack: Stack) -> None:
@@ -15,8 +18,7 @@ def test_unit_tests_pass_without_servers(stack: Stack) -> None:
     assert "skipped" not in output
 
 
-def test_all_tests_pass_with_the_services(stack: Stack) -> None:
-    output = stack.project.run(*TEST.split(), timeout=900).stdout
-    assert re.search(r"\d+ passed in", output)
+def test_tests_with_services_pass(stack: Stack) -> None:
+    output = stack.compose("run", "--rm", "test", "pytest", "-m", "services")
+    assert re.search(r"\d+ passed", output)
     assert "skipped" not in output
-    assert "deselected" not in output
