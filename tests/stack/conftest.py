@@ -85,8 +85,8 @@ class Stack:
         return self.health() == dict.fromkeys(self.services, "healthy")
 
     def down(self) -> None:
-        """Remove all containers, networks and volumes."""
-        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+        """Kill and remove all containers, and remove networks and volumes."""
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "0")
 
     def close(self) -> None:
         """Close the HTTP clients."""
@@ -252,9 +252,10 @@ def image_of_tests(deployed: Stack) -> None:
 @pytest.fixture
 def stack(deployed: Stack) -> Stack:
     """Return the variant once it is healthy again after the previous test."""
-    if set(deployed.health()) != deployed.services:
-        deployed.up()
-    wait_until(deployed.is_healthy, 90, "every service to be healthy again")
+    if not deployed.is_healthy():
+        if set(deployed.health()) != deployed.services:
+            deployed.up()
+        wait_until(deployed.is_healthy, 90, "every service to be healthy again")
     return deployed
 
 

@@ -85,7 +85,7 @@ def test_feature_is_built_as_the_readme_shows(editable: Stack) -> None:
 def test_development_commands_of_documents_work(editable: Stack, document: str, number: int) -> None:
     """Run the block with the checks; the host needs uv and the project's Python. The tests were run before.
 
-    Commands of AGENTS.md that the README has as well run once.
+    Those of the README need no server, so they get none. Commands of AGENTS.md that the README has as well run once.
     """
     of_readme, commands = (
         block.splitlines()
@@ -95,7 +95,8 @@ def test_development_commands_of_documents_work(editable: Stack, document: str, 
     )
     assert len(commands) == number
     repeated = {TEST, *(of_readme if document != "README.md" else ())}
-    editable.project.run("bash", "-ec", "\n".join(line for line in commands if line not in repeated))
+    env = {"POSTGRES_HOST": "nowhere", "RABBITMQ_HOST": "nowhere"} if document == "README.md" else {}
+    editable.project.run("bash", "-ec", "\n".join(line for line in commands if line not in repeated), env=env)
 
 
 def test_empty_migration_is_an_error(editable: Stack) -> None:

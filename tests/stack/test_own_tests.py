@@ -1,4 +1,4 @@
-"""The project's own tests with RPC and Python 3.13. With the other result backends, the README's commands run them."""
+"""The project's own tests with RPC and OAuth. With the other result backends, the README's commands run them."""
 
 import re
 
@@ -9,16 +9,13 @@ from tests.stack.test_checks import WITH_OAUTH
 
 VARIANTS = [WITH_OAUTH]
 
-pytestmark = pytest.mark.usefixtures("image_of_tests")
+FOR_OAUTH = "tests/core/unit/test_script_session.py"
 
 
-def test_unit_tests_pass_without_servers(stack: Stack) -> None:
-    output = stack.compose("run", "--rm", "--no-deps", "--env", "POSTGRES_HOST=nowhere", "test", "pytest")
-    assert re.search(r"\d+ passed", output)
-    assert "skipped" not in output
-
-
-def test_tests_with_services_pass(stack: Stack) -> None:
-    output = stack.compose("run", "--rm", "test", "pytest", "-m", "services")
+@pytest.mark.usefixtures("image_of_tests")
+def test_own_tests_pass(stack: Stack) -> None:
+    """The other unit tests run in the default variant."""
+    services = ("tests/core/services", "tests/features")
+    output = stack.compose("run", "--rm", "test", "pytest", "-m", "", *services, FOR_OAUTH)
     assert re.search(r"\d+ passed", output)
     assert "skipped" not in output
