@@ -389,5 +389,7 @@ def test_alert_fires_and_resolves(monitored: Stack, prometheus: httpx2.Client, a
 
 
 def test_readme_shows_the_alerts(monitored: Stack) -> None:
-    assert "curl -fsS http://localhost:9090/api/v1/alerts" in monitored.project.files["README.md"]
-    assert json.loads(monitored.project.run("curl", "-fsS", "http://localhost:9090/api/v1/alerts").stdout)
+    assert "curl -sS --fail-with-body http://localhost:9090/api/v1/alerts" in monitored.project.files["README.md"]
+    assert json.loads(
+        monitored.project.run("curl", "-sS", "--fail-with-body", "http://localhost:9090/api/v1/alerts").stdout
+    )

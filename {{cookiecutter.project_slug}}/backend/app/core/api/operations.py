@@ -1,7 +1,7 @@
 """Retry of ended runs, one or all of a filter, and revocation of all runs of a filter."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -39,7 +39,30 @@ class Changed(BaseModel):
     remaining: int = Field(description="other runs that match; another transaction may be changing some")
 
 
-Everything = Annotated[bool, Query(alias="all", description="required without other filters: every run in the states")]
+class Selection(Filters):
+    """Query parameters that select runs to change."""
+
+    everything: bool = Field(False, alias="all", description="required without other filters: every run in the states")
+
+    def matching(self, states: Sequence[State]) -> list[ColumnElement[bool]]:
+        """Return the conditions of the filter; answer 422 if it selects every run without `all`."""
+        values = self.values()
+        if not self.everything and not any(values.values()):
+            message = "every run in these states matches (give name, worker, since, until or argument, or all=true)"
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"filter: {message}")
+        return history.matching(states=states, **values)
+
+
+class RetrySelection(Selection):
+    """Query parameters that select ended runs."""
+
+    state: list[Literal[State.SUCCESS, State.FAILURE]]
+
+
+class RevokeSelection(Selection):
+    """Query parameters that select unfinished runs."""
+
+    state: list[Literal[State.PENDING, State.STARTED, State.RETRY]] = Field([], description="default: all three")
 
 
 @router.post("/{task_id}/retry", status_code=HTTPStatus.ACCEPTED, responses=NOT_RETRIED)
@@ -78,16 +101,9 @@ def _merge_arguments(run: TaskRun, changed: dict[str, JsonValue]) -> dict[str, A
 
 
 @router.post("/retry")
-async def retry_tasks(
-    relay: CurrentRelay,
-    *,
-    state: Annotated[list[Literal[State.SUCCESS, State.FAILURE]], Query()],
-    filters: Filters,
-    everything: Everything = False,
-) -> Changed:
+async def retry_tasks(relay: CurrentRelay, query: Annotated[RetrySelection, Query()]) -> Changed:
     """Run all ended tasks of a filter again."""
-    _check_filters(filters, everything=everything)
-    conditions = (*history.matching(states=state, **filters), history.is_retriable())
+    conditions = (*query.matching(query.state), history.is_retriable())
     for _ in range(ATTEMPTS):
         with contextlib.suppress(IntegrityError):  # another transaction has enqueued a run with one of the keys
             return await _change(history.retry, relay, *conditions)
@@ -95,22 +111,9 @@ async def retry_tasks(
 
 
 @router.post("/revoke")
-async def revoke_tasks(
-    relay: CurrentRelay,
-    *,
-    state: Annotated[list[Literal[State.PENDING, State.STARTED, State.RETRY]] | None, Query()] = None,
-    filters: Filters,
-    everything: Everything = False,
-) -> Changed:
+async def revoke_tasks(relay: CurrentRelay, query: Annotated[RevokeSelection, Query()]) -> Changed:
     """Revoke all unfinished runs of a filter."""
-    _check_filters(filters, everything=everything)
-    return await _change(history.revoke, relay, *history.matching(states=state or UNFINISHED, **filters))
-
-
-def _check_filters(filters: dict[str, Any], *, everything: bool) -> None:
-    if not everything and not any(filters.values()):
-        message = "filter: every run in these states matches (give name, worker, since, until or argument, or all=true)"
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, message)
+    return await _change(history.revoke, relay, *query.matching(query.state or UNFINISHED))
 
 
 async def _change(

@@ -9,7 +9,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, field_validator
 from sqlalchemy import Executable, Row
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -102,20 +102,29 @@ class Cursor(BaseModel):
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, message) from error
 
 
-Limit = Annotated[int, Query(ge=1, le=500, description="runs per page")]
-CursorText = Annotated[str | None, Query(description="`next_cursor` of the previous page")]
-Name = Annotated[str | None, Query(description="name of the task")]
-Worker = Annotated[str | None, Query(description="Celery node name of the worker")]
-Since = Annotated[AwareDatetime | None, Query(description="accepted then or later: 2026-01-31T12:00:00Z")]
-Until = Annotated[AwareDatetime | None, Query(description="accepted before")]
-Argument = Annotated[list[str] | None, Query(description="value of an argument, as in order_id=42; one or several")]
+Limit = Annotated[int, Field(ge=1, le=500, description="runs per page")]
 
 
-async def _filters(
-    name: Name = None, worker: Worker = None, since: Since = None, until: Until = None, argument: Argument = None
-) -> dict[str, Any]:
-    filters: dict[str, Any] = {"name": name, "worker": worker, "since": since, "until": until}
-    return filters | {"arguments": [_alternatives(each) for each in argument or []]}
+class Paging(BaseModel, extra="forbid"):
+    """Query parameters that select a page."""
+
+    limit: Limit = 100
+    cursor: str | None = Field(None, description="`next_cursor` of the previous page")
+
+
+class Filters(BaseModel, extra="forbid"):
+    """Query parameters that select runs. A misspelt one is an error: ignored, it would select more runs."""
+
+    name: str | None = Field(None, description="name of the task")
+    worker: str | None = Field(None, description="Celery node name of the worker")
+    since: AwareDatetime | None = Field(None, description="accepted then or later: 2026-01-31T12:00:00Z")
+    until: AwareDatetime | None = Field(None, description="accepted before")
+    argument: list[str] = Field([], description="value of an argument, as in order_id=42; one or several")
+
+    def values(self) -> dict[str, Any]:
+        """Return arguments of `history.matching`."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in ("name", "worker", "since", "until")}
+        return values | {"arguments": [_alternatives(each) for each in self.argument]}
 
 
 def _alternatives(argument: str) -> list[tuple[str, Any]]:
@@ -129,25 +138,23 @@ def _alternatives(argument: str) -> list[tuple[str, Any]]:
     return alternatives
 
 
-Filters = Annotated[dict[str, Any], Depends(_filters)]
-"""Arguments of `history.matching`, except for the states."""
+class HistoryQuery(Filters, Paging):
+    """Query parameters of the history."""
+
+    limit: Limit = 50
+    state: list[State] = Field([], description="one or several states")
 
 
 @router.get("/")
-async def list_active(limit: Limit = 100, cursor: CursorText = None) -> Page:
+async def list_active(query: Annotated[Paging, Query()]) -> Page:
     """List pending, started and retrying runs."""
-    return await _page(limit, cursor, states=UNFINISHED)
+    return await _page(query, states=UNFINISHED)
 
 
 @router.get("/history")
-async def list_history(
-    filters: Filters,
-    state: Annotated[list[State] | None, Query(description="one or several states")] = None,
-    limit: Limit = 50,
-    cursor: CursorText = None,
-) -> Page:
+async def list_history(query: Annotated[HistoryQuery, Query()]) -> Page:
     """List all runs, newest first."""
-    return await _page(limit, cursor, states=state, **filters)
+    return await _page(query, states=query.state or None, **query.values())
 
 
 @router.get("/{task_id}", responses=responses(HTTPStatus.NOT_FOUND))
@@ -181,13 +188,14 @@ async def execute(statement: Executable, parameters: Sequence[Mapping[str, Any]]
         raise PoolTimeoutError(message) from error
 
 
-async def _page(limit: int, cursor: str | None, **filters: Any) -> Page:
-    place = Cursor.decode(cursor) if cursor is not None else None
+async def _page(paging: Paging, **filters: Any) -> Page:
+    place = Cursor.decode(paging.cursor) if paging.cursor is not None else None
     if filters.get("arguments"):
         few = await execute(history.with_arguments(filters["arguments"], FEW + 1))
         filters["ids"] = [row.id for row in few] if len(few) <= FEW else None
     before = (place.accepted_at, place.id) if place else None
-    rows = await execute(history.page(**filters, before=before, limit=limit + 1))
-    found = [TaskRun.model_validate(row) for row in rows[:limit]]
-    last = Cursor(accepted_at=found[-1].accepted_at, id=found[-1].task_id).encode() if len(rows) > limit else None
+    rows = await execute(history.page(**filters, before=before, limit=paging.limit + 1))
+    found = [TaskRun.model_validate(row) for row in rows[: paging.limit]]
+    is_last = len(rows) == len(found)
+    last = None if is_last else Cursor(accepted_at=found[-1].accepted_at, id=found[-1].task_id).encode()
     return Page(tasks=found, next_cursor=last)

@@ -48,6 +48,10 @@ def client() -> TestClient:
         ("POST", "/tasks/retry?state=FAILURE", "all=true"),
         ("POST", "/tasks/revoke?state=SUCCESS&all=true", "state"),
         ("POST", "/tasks/revoke", "all=true"),
+        ("GET", "/tasks/history?stat=FAILURE", "stat"),
+        ("GET", "/tasks/?state=STARTED", "state"),
+        ("POST", "/tasks/retry?state=FAILURE&name=core_add&sinc=2026-01-31T00:00:00Z", "sinc"),
+        ("POST", "/tasks/revoke?name=core_add&untill=2026-01-31T00:00:00Z", "untill"),
     ],
 )
 def test_invalid_input_is_rejected_by_name(client: TestClient, method: str, path: str, named: str) -> None:
